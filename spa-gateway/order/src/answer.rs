@@ -1,0 +1,554 @@
+//! The answers: what became of an order, or what was asked for.
+
+use core::fmt;
+use core::net::SocketAddr;
+
+use crate::limits::KnockInterfaces;
+use crate::opening::{DOOR_LEN, Door, FLOW_LEN, Flow};
+use crate::wire::{ANSWER_LEN, DecodeError, Reader, Writer};
+
+/// One answer to one order, or one line of a list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// The enforcer is ready. Sequence 0; its descriptors travel with it (see [`Hello`]).
+    Hello(Hello),
+    /// Done, and read back from the kernel.
+    Done,
+    /// One peer.
+    Peer(PeerReport),
+    /// No such peer.
+    Absent,
+    /// One door or flow.
+    Opening {
+        /// Which.
+        opening: Opening,
+        /// What is left of it and what passed.
+        usage: Usage,
+    },
+    /// The end of a list.
+    End,
+    /// Outside the enforcer's limits. Nothing changed.
+    Refused(Reason),
+    /// The kernel, or the WireGuard process, said no. What was begun is undone as far as it can be.
+    Failed {
+        /// The errno; 0 where there is none.
+        errno: i32,
+        /// What was tried.
+        what: What,
+    },
+}
+
+/// The first answer of all.
+///
+/// With it come, by `SCM_RIGHTS` and in this order: one `AF_PACKET` socket per knock
+/// interface, then the raw IPv4 reply socket, then the raw IPv6 one if `replies` says so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hello {
+    /// Who does WireGuard.
+    pub backend: Backend,
+    /// The index of the WireGuard interface.
+    pub wireguard: u32,
+    /// Which reply sockets come along.
+    pub replies: Replies,
+    /// The knock interfaces, in the order of the capture sockets.
+    pub knock: KnockInterfaces,
+}
+
+impl Hello {
+    /// Counts the descriptors that come along.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        let replies = match self.replies {
+            Replies::Ipv4 => 1,
+            Replies::Both => 2,
+        };
+        self.knock.indices().len() + replies
+    }
+}
+
+/// Who does WireGuard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Backend {
+    /// The kernel's own.
+    Kernel,
+    /// `spa-tunnel`, in a process of its own.
+    Embedded,
+}
+
+/// Which raw reply sockets there are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Replies {
+    /// IPv4 only: a kernel without IPv6.
+    Ipv4,
+    /// IPv4, then IPv6.
+    Both,
+}
+
+/// What WireGuard knows of a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PeerReport {
+    /// The peer's public key.
+    pub key: [u8; 32],
+    /// Where it was last heard from.
+    pub endpoint: Option<SocketAddr>,
+    /// How long ago its last handshake was, milliseconds; `None` before the first.
+    pub handshake_age_ms: Option<u64>,
+    /// Bytes received from it.
+    pub rx: u64,
+    /// Bytes sent to it.
+    pub tx: u64,
+}
+
+/// A door or a flow.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Opening {
+    /// A door.
+    Door(Door),
+    /// A flow.
+    Flow(Flow),
+}
+
+/// What is left of an opening and what passed through it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Usage {
+    /// Until the kernel closes it by itself, milliseconds.
+    pub remaining_ms: u32,
+    /// Packets from the client's side.
+    pub packets: u64,
+    /// Bytes from the client's side.
+    pub bytes: u64,
+}
+
+macro_rules! byte_enum {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $byte:literal, $text:literal;)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
+            /// All of them, in the order of their bytes.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            fn byte(self) -> u8 {
+                match self { $(Self::$variant => $byte,)+ }
+            }
+
+            fn from_byte(byte: u8) -> Result<Self, DecodeError> {
+                match byte { $($byte => Ok(Self::$variant),)+ _ => Err(DecodeError::Value) }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Self::$variant => $text,)+ })
+            }
+        }
+    };
+}
+
+byte_enum! {
+    /// Which limit an order broke.
+    Reason {
+        /// A second private key.
+        KeyAgain = 1, "the WireGuard key is already set";
+        /// A peer before the private key.
+        KeyMissing = 2, "the WireGuard key is not set yet";
+        /// An all-zero key.
+        KeyWeak = 3, "the key is all zero";
+        /// More than `--max-peers`.
+        PeersFull = 4, "no room for another peer";
+        /// More than [`MAX_FLOWS`](crate::MAX_FLOWS) or a full door set.
+        OpeningsFull = 5, "no room for another opening";
+        /// A peer without any tunnel address.
+        TunnelMissing = 6, "the peer has no tunnel address";
+        /// A tunnel address outside the pool, or its network or broadcast address.
+        TunnelOutside = 7, "the tunnel address is outside the pool";
+        /// The gateway's own tunnel address given to a peer.
+        TunnelOurs = 8, "the tunnel address is the gateway's own";
+        /// A tunnel address that another peer has.
+        TunnelTaken = 9, "the tunnel address belongs to another peer";
+        /// A flow of a tunnel address that no peer has.
+        TunnelUnknown = 10, "the tunnel address belongs to no peer";
+        /// Tunnel address and destination of different families.
+        FamilyMixed = 11, "tunnel address and destination are of different families";
+        /// A prefix beyond the family, or host bits set.
+        Prefix = 12, "the prefix does not fit the destination";
+        /// Port 0, first after last, or ports with echo.
+        Ports = 13, "the ports do not fit the protocol";
+        /// Loopback, multicast, link-local, unspecified or broadcast.
+        DestinationForbidden = 14, "the destination is no ordinary host";
+        /// A destination in the tunnel pool: a neighbour.
+        DestinationInPool = 15, "the destination is inside the tunnel pool";
+        /// A flow to the gateway that is not for one host.
+        GatewayPrefix = 16, "a flow to the gateway is for one address";
+        /// A ttl beyond `--max-ttl-ms`.
+        TtlLong = 17, "the ttl is longer than allowed";
+        /// A ttl beyond [`MAX_WIDE_DOOR_MS`](crate::MAX_WIDE_DOOR_MS) for a door without a port.
+        TtlWideDoor = 18, "a door without a port may not stay open that long";
+        /// A source that is no unicast address of somebody else.
+        SourceForbidden = 19, "the source is no ordinary host";
+        /// A source in the tunnel pool.
+        SourceInPool = 20, "the source is inside the tunnel pool";
+    }
+}
+
+byte_enum! {
+    /// What failed.
+    What {
+        /// An element of the table.
+        Table = 1, "changing the table";
+        /// An element was not there, or not as ordered, when read back.
+        ReadBack = 2, "reading the table back";
+        /// A peer or the key.
+        WireGuard = 3, "changing the WireGuard interface";
+        /// Connection tracking.
+        Conntrack = 4, "deleting tracked connections";
+    }
+}
+
+impl Answer {
+    /// Writes the answer.
+    #[must_use]
+    pub fn encode(&self, seq: u64) -> [u8; ANSWER_LEN] {
+        let mut bytes = [0; ANSWER_LEN];
+        let mut out = Writer::new(&mut bytes, self.kind(), seq);
+        match self {
+            Self::Hello(hello) => hello.write(&mut out),
+            Self::Peer(peer) => peer.write(&mut out),
+            Self::Opening { opening, usage } => {
+                opening.write(&mut out);
+                usage.write(&mut out);
+            }
+            Self::Refused(reason) => out.put(&[reason.byte()]),
+            Self::Failed { errno, what } => {
+                out.put(&errno.to_be_bytes());
+                out.put(&[what.byte()]);
+            }
+            Self::Done | Self::Absent | Self::End => {}
+        }
+        bytes
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote, and nothing else.
+    ///
+    /// # Errors
+    /// Any other length or content; see [`DecodeError`].
+    pub fn decode(message: &[u8]) -> Result<(u64, Self), DecodeError> {
+        let (kind, seq, mut body) = Reader::open(message)?;
+        let answer = match kind {
+            0x81 => Self::Hello(Hello::read(&mut body)?),
+            0x82 => Self::Done,
+            0x83 => Self::Peer(PeerReport::read(&mut body)?),
+            0x84 => Self::Absent,
+            0x85 => Self::Opening {
+                opening: Opening::read(&mut body)?,
+                usage: Usage::read(&mut body)?,
+            },
+            0x86 => Self::End,
+            0x87 => Self::Refused(Reason::from_byte(body.u8()?)?),
+            0x88 => Self::Failed {
+                errno: i32::from_be_bytes(body.take()?),
+                what: What::from_byte(body.u8()?)?,
+            },
+            _ => return Err(DecodeError::Kind),
+        };
+        body.finish()?;
+        Ok((seq, answer))
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Hello(_) => 0x81,
+            Self::Done => 0x82,
+            Self::Peer(_) => 0x83,
+            Self::Absent => 0x84,
+            Self::Opening { .. } => 0x85,
+            Self::End => 0x86,
+            Self::Refused(_) => 0x87,
+            Self::Failed { .. } => 0x88,
+        }
+    }
+}
+
+impl Hello {
+    fn write(&self, out: &mut Writer<'_>) {
+        out.put(&[match self.backend {
+            Backend::Kernel => 1,
+            Backend::Embedded => 2,
+        }]);
+        out.put(&self.wireguard.to_be_bytes());
+        out.put(&[match self.replies {
+            Replies::Ipv4 => 1,
+            Replies::Both => 2,
+        }]);
+        self.knock.write(out);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            backend: match from.u8()? {
+                1 => Backend::Kernel,
+                2 => Backend::Embedded,
+                _ => return Err(DecodeError::Value),
+            },
+            wireguard: from.u32()?,
+            replies: match from.u8()? {
+                1 => Replies::Ipv4,
+                2 => Replies::Both,
+                _ => return Err(DecodeError::Value),
+            },
+            knock: KnockInterfaces::read(from)?,
+        })
+    }
+}
+
+impl PeerReport {
+    fn write(&self, out: &mut Writer<'_>) {
+        out.put(&self.key);
+        match self.endpoint {
+            Some(endpoint) => {
+                out.put_address(endpoint.ip());
+                out.put(&endpoint.port().to_be_bytes());
+            }
+            None => out.put(&[0; 19]),
+        }
+        out.put(&[u8::from(self.handshake_age_ms.is_some())]);
+        out.put(&self.handshake_age_ms.unwrap_or(0).to_be_bytes());
+        out.put(&self.rx.to_be_bytes());
+        out.put(&self.tx.to_be_bytes());
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            key: from.take()?,
+            endpoint: read_endpoint(from)?,
+            handshake_age_ms: match (from.u8()?, from.u64()?) {
+                (0, 0) => None,
+                (1, age) => Some(age),
+                _ => return Err(DecodeError::Value),
+            },
+            rx: from.u64()?,
+            tx: from.u64()?,
+        })
+    }
+}
+
+/// Nineteen zeros are no endpoint; else an address and a port.
+fn read_endpoint(from: &mut Reader<'_>) -> Result<Option<SocketAddr>, DecodeError> {
+    if from.next_is_zero() {
+        return from.zeros::<19>().map(|()| None);
+    }
+    Ok(Some(SocketAddr::new(from.address()?, from.u16()?)))
+}
+
+impl Opening {
+    fn write(&self, out: &mut Writer<'_>) {
+        match self {
+            Self::Door(door) => {
+                out.put(&[0]);
+                door.write(out);
+                out.put(&[0; FLOW_LEN - DOOR_LEN]);
+            }
+            Self::Flow(flow) => {
+                out.put(&[1]);
+                flow.write(out);
+            }
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match from.u8()? {
+            0 => {
+                let door = Door::read(from)?;
+                from.zeros::<{ FLOW_LEN - DOOR_LEN }>()?;
+                Ok(Self::Door(door))
+            }
+            1 => Ok(Self::Flow(Flow::read(from)?)),
+            _ => Err(DecodeError::Value),
+        }
+    }
+}
+
+impl Usage {
+    fn write(&self, out: &mut Writer<'_>) {
+        out.put(&self.remaining_ms.to_be_bytes());
+        out.put(&self.packets.to_be_bytes());
+        out.put(&self.bytes.to_be_bytes());
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            remaining_ms: from.u32()?,
+            packets: from.u64()?,
+            bytes: from.u64()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::opening::{FlowTarget, Protocol};
+    use core::num::NonZeroU16;
+    use std::vec::Vec;
+
+    /// One of every kind with the length its body has.
+    fn samples() -> Vec<(Answer, usize)> {
+        let usage = Usage {
+            remaining_ms: 9_876,
+            packets: u64::MAX,
+            bytes: 1 << 40,
+        };
+        let door = Door {
+            source: [198, 51, 100, 7].into(),
+            port: NonZeroU16::new(40_000),
+        };
+        let flow = Flow {
+            tunnel: "fd5a:1::7".parse().expect("address"),
+            to: FlowTarget::Forward,
+            destination: "fd00::".parse().expect("address"),
+            prefix: 64,
+            protocol: Protocol::Tcp,
+            ports: (1, 65_535),
+        };
+        let peer = PeerReport {
+            key: [9; 32],
+            endpoint: "[2001:db8::1]:51820".parse().ok(),
+            handshake_age_ms: Some(0),
+            rx: 7,
+            tx: 8,
+        };
+        let knock = KnockInterfaces::new(&[2, 5]).expect("two");
+        let hello = Hello {
+            backend: Backend::Embedded,
+            wireguard: 4,
+            replies: Replies::Both,
+            knock,
+        };
+        std::vec![
+            (Answer::Hello(hello), 39),
+            (Answer::Done, 0),
+            (Answer::Peer(peer), 76),
+            (
+                Answer::Peer(PeerReport {
+                    endpoint: None,
+                    handshake_age_ms: None,
+                    ..peer
+                }),
+                76
+            ),
+            (Answer::Absent, 0),
+            (
+                Answer::Opening {
+                    opening: Opening::Door(door),
+                    usage
+                },
+                62
+            ),
+            (
+                Answer::Opening {
+                    opening: Opening::Flow(flow),
+                    usage
+                },
+                62
+            ),
+            (Answer::End, 0),
+            (Answer::Refused(Reason::TtlLong), 1),
+            (
+                Answer::Failed {
+                    errno: -3,
+                    what: What::ReadBack
+                },
+                5
+            ),
+        ]
+    }
+
+    #[test]
+    fn every_answer_comes_back_as_it_went() {
+        for (seq, (answer, _)) in (0..).zip(samples()) {
+            assert_eq!(Answer::decode(&answer.encode(seq)), Ok((seq, answer)));
+        }
+    }
+
+    #[test]
+    fn every_reason_and_every_what_has_a_byte_of_its_own() {
+        for reason in Reason::ALL {
+            let answer = Answer::Refused(*reason);
+            assert_eq!(Answer::decode(&answer.encode(1)), Ok((1, answer)));
+        }
+        for what in What::ALL {
+            let answer = Answer::Failed {
+                errno: 17,
+                what: *what,
+            };
+            assert_eq!(Answer::decode(&answer.encode(1)), Ok((1, answer)));
+        }
+    }
+
+    #[test]
+    fn every_unused_byte_is_zero() {
+        for (answer, body) in samples() {
+            for at in (2..4).chain(12 + body..ANSWER_LEN) {
+                let mut bytes = answer.encode(1);
+                bytes[at] = 1;
+                assert_eq!(
+                    Answer::decode(&bytes),
+                    Err(DecodeError::Padding),
+                    "{answer:?} {at}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_decodes_encodes_to_the_same_bytes() {
+        for (answer, _) in samples() {
+            for at in 0..ANSWER_LEN {
+                for value in 0..=255 {
+                    let mut bytes = answer.encode(1);
+                    bytes[at] = value;
+                    if let Ok((seq, decoded)) = Answer::decode(&bytes) {
+                        assert_eq!(decoded.encode(seq), bytes, "{answer:?} byte {at} = {value}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_order_is_not_an_answer() {
+        let order = crate::Order::ListPeers.encode(1);
+        assert_eq!(Answer::decode(&order[..]), Err(DecodeError::Kind));
+    }
+
+    #[test]
+    fn the_descriptors_are_counted() {
+        let knock = KnockInterfaces::new(&[2, 5, 6]).expect("three");
+        let hello = Hello {
+            backend: Backend::Kernel,
+            wireguard: 4,
+            replies: Replies::Both,
+            knock,
+        };
+        assert_eq!(hello.descriptors(), 5);
+        assert_eq!(
+            Hello {
+                replies: Replies::Ipv4,
+                ..hello
+            }
+            .descriptors(),
+            4
+        );
+    }
+
+    #[test]
+    fn an_endpoint_of_no_family_is_none_only_when_all_zero() {
+        let Some((answer, _)) = samples().into_iter().nth(3) else {
+            panic!("sample")
+        };
+        let mut bytes = answer.encode(1);
+        bytes[12 + 32 + 18] = 1;
+        assert_eq!(Answer::decode(&bytes), Err(DecodeError::Padding));
+    }
+}
