@@ -1,1 +1,13 @@
-//! Placeholder of the first commit.
+//! What the demo and the end-to-end tests stand on: namespaces, the wire, real programs in them, and waiting without sleeping.
+#![forbid(unsafe_code)]
+
+pub mod gateway;
+pub mod net;
+pub mod packet;
+pub mod person;
+pub mod program;
+pub mod scan;
+pub mod serve;
+pub mod topology;
+pub mod wait;
+pub mod wire;

@@ -1,0 +1,125 @@
+//! What stands in the LAN: a tiny web server and a "database", which only counts who got through to it.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::net::Namespace;
+
+/// The page the web server gives.
+pub const PAGE: &str = "the wiki's front page\n";
+/// What the database greets with.
+pub const GREETING: &str = "database ready\n";
+
+/// A listener in a namespace. It ends with the process; its namespace can go before.
+#[derive(Clone, Debug)]
+pub struct Service {
+    accepted: Arc<AtomicUsize>,
+}
+
+impl Service {
+    /// Connections accepted so far.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Acquire)
+    }
+}
+
+/// Serves one page, to anyone, for any request.
+///
+/// # Errors
+/// When the address is taken.
+pub fn web(space: &Namespace, address: SocketAddr) -> anyhow::Result<Service> {
+    listen(space, address, |mut stream| {
+        let mut request = [0; 1024];
+        if matches!(stream.read(&mut request), Ok(1..)) {
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{PAGE}",
+                PAGE.len()
+            );
+            let _visitor_may_be_gone = stream.write_all(answer.as_bytes());
+        }
+    })
+}
+
+/// Greets and then sends back what it gets, until the other end goes.
+///
+/// # Errors
+/// When the address is taken.
+pub fn database(space: &Namespace, address: SocketAddr) -> anyhow::Result<Service> {
+    listen(space, address, |mut stream| {
+        if stream.write_all(GREETING.as_bytes()).is_err() {
+            return;
+        }
+        let mut buffer = [0; 1024];
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            if stream.write_all(&buffer[..length]).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// Fetches the page; what comes back is its body.
+///
+/// # Errors
+/// When the server cannot be reached within `limit`, or gives something else.
+pub fn fetch(space: &Namespace, address: SocketAddr, limit: Duration) -> anyhow::Result<String> {
+    space.run(|| {
+        let mut stream = reach(address, limit)?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: wiki\r\n\r\n")?;
+        let mut answer = String::new();
+        stream
+            .read_to_string(&mut answer)
+            .context("reading the page")?;
+        match answer.split_once("\r\n\r\n") {
+            Some((_, body)) => Ok(body.to_owned()),
+            None => bail!("no page but {answer:?}"),
+        }
+    })?
+}
+
+/// A TCP connection from a namespace.
+///
+/// # Errors
+/// When there is none within `limit`.
+pub fn connect(
+    space: &Namespace,
+    address: SocketAddr,
+    limit: Duration,
+) -> anyhow::Result<TcpStream> {
+    space.run(|| reach(address, limit))?
+}
+
+fn reach(address: SocketAddr, limit: Duration) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, limit)
+        .with_context(|| format!("connecting to {address}"))?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
+    Ok(stream)
+}
+
+fn listen(
+    space: &Namespace,
+    address: SocketAddr,
+    serve: impl Fn(TcpStream) + Send + Sync + 'static,
+) -> anyhow::Result<Service> {
+    let listener = space
+        .run(|| TcpListener::bind(address))?
+        .with_context(|| format!("listening on {address}"))?;
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let theirs = Arc::clone(&accepted);
+    let serve = Arc::new(serve);
+    // A socket stays in the namespace it was made in, so its thread need not enter it.
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            theirs.fetch_add(1, Ordering::AcqRel);
+            let serve = Arc::clone(&serve);
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    Ok(Service { accepted })
+}

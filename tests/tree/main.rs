@@ -1,0 +1,2 @@
+//! What the tree promises about itself.
+#![forbid(unsafe_code)]
