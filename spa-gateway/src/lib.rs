@@ -1,1 +1,8 @@
-//! Placeholder of the first commit.
+//! The gateway daemon and its administration: everything that touches the world.
+//!
+//! All decisions are `spa-gateway-core`'s; this crate reads knocks, keeps the store,
+//! performs effects strictly in order, and speaks with administrators.
+#![deny(unsafe_code)]
+
+pub mod config;
+pub mod files;
