@@ -113,9 +113,9 @@ pub enum Opening {
 pub struct Usage {
     /// Until the kernel closes it by itself, milliseconds.
     pub remaining_ms: u32,
-    /// Packets from the client's side.
+    /// Packets, both directions of a flow together.
     pub packets: u64,
-    /// Bytes from the client's side.
+    /// Bytes, both directions of a flow together.
     pub bytes: u64,
 }
 
@@ -157,7 +157,7 @@ byte_enum! {
         KeyWeak = 3, "the key is all zero";
         /// More than `--max-peers`.
         PeersFull = 4, "no room for another peer";
-        /// More than [`MAX_FLOWS`](crate::MAX_FLOWS) or a full door set.
+        /// More than [`MAX_FLOWS`](crate::MAX_FLOWS), or more than four flows of one session that overlap in part.
         OpeningsFull = 5, "no room for another opening";
         /// A peer without any tunnel address.
         TunnelMissing = 6, "the peer has no tunnel address";
@@ -165,30 +165,26 @@ byte_enum! {
         TunnelOutside = 7, "the tunnel address is outside the pool";
         /// The gateway's own tunnel address given to a peer.
         TunnelOurs = 8, "the tunnel address is the gateway's own";
-        /// A tunnel address that another peer has.
-        TunnelTaken = 9, "the tunnel address belongs to another peer";
-        /// A flow of a tunnel address that no peer has.
-        TunnelUnknown = 10, "the tunnel address belongs to no peer";
         /// Tunnel address and destination of different families.
-        FamilyMixed = 11, "tunnel address and destination are of different families";
+        FamilyMixed = 9, "tunnel address and destination are of different families";
         /// A prefix beyond the family, or host bits set.
-        Prefix = 12, "the prefix does not fit the destination";
+        Prefix = 10, "the prefix does not fit the destination";
         /// Port 0, first after last, or ports with echo.
-        Ports = 13, "the ports do not fit the protocol";
+        Ports = 11, "the ports do not fit the protocol";
         /// Loopback, multicast, link-local, unspecified or broadcast.
-        DestinationForbidden = 14, "the destination is no ordinary host";
+        DestinationForbidden = 12, "the destination is no ordinary host";
         /// A destination in the tunnel pool: a neighbour.
-        DestinationInPool = 15, "the destination is inside the tunnel pool";
+        DestinationInPool = 13, "the destination is inside the tunnel pool";
         /// A flow to the gateway that is not for one host.
-        GatewayPrefix = 16, "a flow to the gateway is for one address";
+        GatewayPrefix = 14, "a flow to the gateway is for one address";
         /// A ttl beyond `--max-ttl-ms`.
-        TtlLong = 17, "the ttl is longer than allowed";
+        TtlLong = 15, "the ttl is longer than allowed";
         /// A ttl beyond [`MAX_WIDE_DOOR_MS`](crate::MAX_WIDE_DOOR_MS) for a door without a port.
-        TtlWideDoor = 18, "a door without a port may not stay open that long";
+        TtlWideDoor = 16, "a door without a port may not stay open that long";
         /// A source that is no unicast address of somebody else.
-        SourceForbidden = 19, "the source is no ordinary host";
+        SourceForbidden = 17, "the source is no ordinary host";
         /// A source in the tunnel pool.
-        SourceInPool = 20, "the source is inside the tunnel pool";
+        SourceInPool = 18, "the source is inside the tunnel pool";
     }
 }
 
