@@ -1,1 +1,347 @@
-//! Placeholder
+//! A gateway of its own paths: set up by `spa-admin init`, run by `spa-gateway run`, asked through `spa-admin`.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rustix::process::Signal;
+use toml_edit::{DocumentMut, value};
+
+use crate::net::Namespace;
+use crate::program::{Ended, Program};
+use crate::programs::Programs;
+use crate::topology::{GATEWAY, PORT, Town, endpoint};
+use crate::wait::wait_until;
+
+/// How long a gateway may take to be ready, on a machine that compiles at the same time.
+const READY: Duration = Duration::from_secs(20);
+/// How long a command of an administrator may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The daemon's user: a number nobody has, because a test machine has no users of ours.
+pub const USER: u32 = 64610;
+/// The user of `spa-tunnel`.
+pub const TUNNEL_USER: u32 = 64611;
+
+/// What an administrator of the tests writes.
+pub const POLICY: &str = r#"version = 1
+
+[defaults]
+for = "1h"
+
+[group]
+eng = ["ana", "bo"]
+
+[resource]
+wiki = { to = "10.0.5.10", ports = ["443/tcp"] }
+db   = { to = "10.0.5.20", ports = ["5432/tcp"] }
+
+[[allow]]
+name = "eng-wiki"
+who  = ["group:eng"]
+to   = ["wiki"]
+
+[[allow]]
+name = "eng-db"
+who  = ["group:eng"]
+to   = ["db"]
+"#;
+
+/// One gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    space: Namespace,
+    programs: Programs,
+    logs: PathBuf,
+    folder: PathBuf,
+    config: PathBuf,
+    daemon: Option<Program>,
+}
+
+impl Gateway {
+    /// A gateway that is set up but does not run.
+    ///
+    /// # Errors
+    /// When `spa-admin init` refuses.
+    pub fn init(town: &Town) -> anyhow::Result<Self> {
+        let gateway = Self::bare(town)?;
+        gateway.run_init(&[])?.success()?;
+        gateway.configure(|_| {})?;
+        gateway.write_policy(POLICY)?;
+        Ok(gateway)
+    }
+
+    /// A gateway before its `init`.
+    ///
+    /// # Errors
+    /// When the programs are not built.
+    pub fn bare(town: &Town) -> anyhow::Result<Self> {
+        let folder = town.folder.join("gateway");
+        fs::create_dir_all(&folder)?;
+        Ok(Self {
+            space: town.gateway.clone(),
+            programs: Programs::find()?.reachable(&town.folder)?,
+            logs: town.logs.clone(),
+            config: folder.join("gateway.toml"),
+            folder,
+            daemon: None,
+        })
+    }
+
+    /// A gateway that runs, with people's names allowed by [`POLICY`] but nobody added.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn running(town: &Town) -> anyhow::Result<Self> {
+        let mut gateway = Self::init(town)?;
+        gateway.start()?;
+        Ok(gateway)
+    }
+
+    /// Runs `spa-admin init` with the flags of a test and more.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn run_init(&self, more: &[&str]) -> anyhow::Result<Ended> {
+        let public = endpoint(GATEWAY, PORT).to_string();
+        let mut args = vec![
+            "init", "--interface", "eth0", "--public", &public, "--pool", "10.200.0.0/16",
+            "--pool", "fd5a:1::/64", "--yes",
+        ];
+        args.extend(more);
+        let mut command = self.admin_command(&args);
+        // A test that runs over SSH is no gateway that is set up over SSH.
+        command.env_remove("SSH_CONNECTION").env_remove("SSH_CLIENT");
+        self.finish("init", &mut command)
+    }
+
+    /// Where its configuration is.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// The folder of everything that is its own.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The programs it is made of.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// Where its programs leave their words.
+    pub fn logs(&self) -> &Path {
+        &self.logs
+    }
+
+    /// The namespace it runs in.
+    pub fn space(&self) -> &Namespace {
+        &self.space
+    }
+
+    /// Gives the configuration what a test needs (users by number, a clock that is trusted) and what `change` says.
+    ///
+    /// # Errors
+    /// When the file is not as `init` wrote it.
+    pub fn configure(&self, change: impl FnOnce(&mut DocumentMut)) -> anyhow::Result<()> {
+        let text = fs::read_to_string(&self.config).context("reading the configuration")?;
+        let mut document: DocumentMut = text.parse().context("the configuration is TOML")?;
+        document["clock"]["trust"] = value("always");
+        document["process"]["user"] = value(USER.to_string());
+        document["process"]["tunnel-user"] = value(TUNNEL_USER.to_string());
+        change(&mut document);
+        fs::write(&self.config, document.to_string()).context("writing the configuration")
+    }
+
+    /// Replaces the policy file, which a running gateway reads again by itself or when asked.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_policy(&self, policy: &str) -> anyhow::Result<()> {
+        fs::write(self.policy(), policy).context("writing the policy")
+    }
+
+    /// Where the policy is.
+    pub fn policy(&self) -> PathBuf {
+        self.folder.join("policy.toml")
+    }
+
+    /// Starts the daemon and waits until an administrator gets an answer.
+    ///
+    /// # Errors
+    /// With its words when it ends, or does not answer in time.
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        let mut command = self.daemon_command();
+        self.daemon = Some(Program::start(&self.logs, "spa-gateway", &mut command)?);
+        let answered = wait_until("the gateway answers `spa-admin status`", READY, || {
+            let daemon = self.daemon.as_mut().expect("started just above");
+            if !daemon.is_running() {
+                return Some(Err(daemon.said()));
+            }
+            let status = self.admin(&["status"]).ok()?;
+            (status.code == 0).then_some(Ok(()))
+        });
+        match answered {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(words)) => bail!("the gateway ended: {words}"),
+            Err(error) => Err(error.context(self.daemon().said())),
+        }
+    }
+
+    /// Runs the daemon where it is expected to refuse, and gives its end.
+    ///
+    /// # Errors
+    /// When it does not end by itself.
+    pub fn start_and_end(&self) -> anyhow::Result<Ended> {
+        self.finish("spa-gateway", &mut self.daemon_command())
+    }
+
+    /// A command that runs the daemon.
+    pub fn daemon_command(&self) -> Command {
+        let mut command = self.space.command(self.programs.path("spa-gateway"));
+        command.args(["run", "--config"]).arg(&self.config);
+        command
+    }
+
+    /// The running daemon.
+    ///
+    /// # Panics
+    /// When it was not started.
+    pub fn daemon(&mut self) -> &mut Program {
+        self.daemon.as_mut().expect("the gateway was started")
+    }
+
+    /// Stops the daemon as systemd does, and gives its end.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop(&mut self) -> anyhow::Result<Ended> {
+        self.end(Signal::TERM)
+    }
+
+    /// Kills the daemon without warning, and waits until its children have gone too.
+    ///
+    /// # Errors
+    /// When something of it stays.
+    pub fn kill(&mut self) -> anyhow::Result<Ended> {
+        let ended = self.end(Signal::KILL)?;
+        wait_until("the daemon's children end", PATIENCE, || {
+            self.process("spa-enforcer").is_none().then_some(())
+        })?;
+        Ok(ended)
+    }
+
+    fn end(&mut self, signal: Signal) -> anyhow::Result<Ended> {
+        let daemon = self.daemon.take().context("the gateway was started")?;
+        daemon.signal(signal);
+        daemon.wait(PATIENCE)
+    }
+
+    /// Waits for the daemon to end by itself.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn wait_for_end(&mut self, limit: Duration) -> anyhow::Result<Ended> {
+        self.daemon
+            .take()
+            .context("the gateway was started")?
+            .wait(limit)
+    }
+
+    /// The process of this name in the gateway's namespace.
+    pub fn process(&self, name: &str) -> Option<u32> {
+        self.space.processes().into_iter().find(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
+        })
+    }
+
+    /// Runs `spa-admin` to its end, whatever that is.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn admin(&self, args: &[&str]) -> anyhow::Result<Ended> {
+        self.finish("spa-admin", &mut self.admin_command(args))
+    }
+
+    /// Runs `spa-admin` and gives what it printed.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn ask(&self, args: &[&str]) -> anyhow::Result<String> {
+        let ended = self.admin(args)?;
+        Ok(ended
+            .success()
+            .with_context(|| format!("spa-admin {}", args.join(" ")))?
+            .out)
+    }
+
+    /// Runs `spa-admin … --json` and gives what it printed.
+    ///
+    /// # Errors
+    /// When it fails or prints no JSON.
+    pub fn ask_json(&self, args: &[&str]) -> anyhow::Result<serde_json::Value> {
+        let mut args = args.to_vec();
+        args.push("--json");
+        let out = self.ask(&args)?;
+        serde_json::from_str(&out).with_context(|| format!("not JSON: {out}"))
+    }
+
+    /// A command that runs `spa-admin` for this gateway.
+    pub fn admin_command(&self, args: &[&str]) -> Command {
+        let mut command = self.space.command(self.programs.path("spa-admin"));
+        command.arg("--config").arg(&self.config).args(args);
+        command
+    }
+
+    fn finish(&self, name: &str, command: &mut Command) -> anyhow::Result<Ended> {
+        Program::start(&self.logs, name, command)?.wait(PATIENCE)
+    }
+
+    /// Every element of our table that opens something, and every conntrack entry of the tunnel's pool: what must be
+    /// empty once all sessions have ended. The keep-open set is the administrator's and no opening of ours.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub fn openings(&self) -> anyhow::Result<Vec<String>> {
+        let listing = self.space.output("nft", &["-j", "list", "table", "inet", "spa"])?;
+        let listing: serde_json::Value = serde_json::from_str(&listing)?;
+        let mut found = Vec::new();
+        for set in listing["nftables"].as_array().into_iter().flatten() {
+            let set = &set["set"];
+            for element in set["elem"].as_array().into_iter().flatten() {
+                // Elements with a timeout are openings; a set of fixed ports has none.
+                if element["elem"]["expires"].is_number() || element["elem"]["timeout"].is_number() {
+                    found.push(format!("{} {}", set["name"], element["elem"]["val"]));
+                }
+            }
+        }
+        for family in ["ipv4", "ipv6"] {
+            let entries = self.space.output("conntrack", &["-L", "-f", family])?;
+            found.extend(
+                entries
+                    .lines()
+                    .filter(|entry| entry.contains("=10.200.") || entry.contains("=fd5a:1:"))
+                    .map(|entry| format!("conntrack {entry}")),
+            );
+        }
+        Ok(found)
+    }
+
+    /// The sessions it lists.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn sessions(&self) -> anyhow::Result<Vec<serde_json::Value>> {
+        let listing = self.ask_json(&["session", "list"])?;
+        let sessions = listing.as_array().or_else(|| listing["sessions"].as_array());
+        sessions.cloned().with_context(|| format!("no list of sessions: {listing}"))
+    }
+
+    /// Where people knock.
+    pub fn public(&self) -> SocketAddr {
+        endpoint(GATEWAY, PORT)
+    }
+}
