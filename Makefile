@@ -1,0 +1,70 @@
+# make demo   the whole story on real packets, about a minute after the build
+# make test   everything that proves it: unit, vectors, end to end, lints
+# Both prepare a fresh Debian machine with Rust by themselves when run as root, and otherwise say what to install.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+SYSTEMD_UNITS ?= /etc/systemd/system
+
+TARGET = $(or $(CARGO_TARGET_DIR),target)
+PROGRAMS = spa spa-gateway spa-admin spa-enforcer spa-tunnel
+
+.PHONY: help demo test setup build unit vectors e2e tree fmt clippy release install uninstall clean
+
+help:
+	@sed -n 's/^# //p' Makefile; echo "also: build unit vectors e2e tree fmt clippy release install uninstall clean"
+
+demo: build
+	@$(TARGET)/debug/demo
+
+# One profile for everything, so that nothing is built twice.
+test: setup
+	@tests/tools/test.sh
+
+setup:
+	@tests/tools/setup.sh
+
+build: setup
+	@$(CARGO) build --locked --workspace
+
+unit:
+	$(CARGO) test --locked --workspace --lib --bins
+
+vectors:
+	$(CARGO) run --locked -q -p spa-tests --bin check-vectors -- tests/vectors
+
+e2e: build
+	@tests/tools/e2e.sh
+
+tree:
+	$(CARGO) test --locked -p spa-tests --test tree
+
+fmt:
+	$(CARGO) fmt --all --check
+
+clippy:
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+release: setup
+	$(CARGO) build --locked --release -p spa-gateway -p spa-enforcer -p spa-tunnel -p spa-client
+
+# Builds as you, installs as root: `make release && sudo make install`.
+install:
+	@tests/tools/need-release.sh "$(TARGET)/release" $(PROGRAMS)
+	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/sbin" "$(DESTDIR)$(PREFIX)/share/man/man1" "$(DESTDIR)$(PREFIX)/share/man/man8"
+	install -m 0755 "$(TARGET)/release/spa" "$(DESTDIR)$(PREFIX)/bin/spa"
+	for program in spa-gateway spa-admin spa-enforcer spa-tunnel; do install -m 0755 "$(TARGET)/release/$$program" "$(DESTDIR)$(PREFIX)/sbin/$$program" || exit 1; done
+	install -m 0644 docs/man/spa.1 "$(DESTDIR)$(PREFIX)/share/man/man1/"
+	install -m 0644 docs/man/spa-admin.8 docs/man/spa-gateway.8 "$(DESTDIR)$(PREFIX)/share/man/man8/"
+	PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" SYSTEMD_UNITS="$(SYSTEMD_UNITS)" packaging/install.sh
+
+# Leaves /etc/spa and /var/lib/spa: they are yours.
+uninstall:
+	PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" SYSTEMD_UNITS="$(SYSTEMD_UNITS)" packaging/install.sh --remove
+	rm -f "$(DESTDIR)$(PREFIX)/bin/spa" $(foreach program,spa-gateway spa-admin spa-enforcer spa-tunnel,"$(DESTDIR)$(PREFIX)/sbin/$(program)")
+	rm -f "$(DESTDIR)$(PREFIX)/share/man/man1/spa.1" "$(DESTDIR)$(PREFIX)/share/man/man8/spa-admin.8" "$(DESTDIR)$(PREFIX)/share/man/man8/spa-gateway.8"
+
+clean:
+	$(CARGO) clean
