@@ -1,0 +1,78 @@
+//! When to come back, and for what. Each timer is set at most once; setting it again moves it.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+
+use spa_proto::SessionId;
+
+use crate::closing::ClosingId;
+use crate::time::Moment;
+
+/// What there is to come back for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Timer {
+    /// Tags, invites, knock keys, the floor.
+    Minute,
+    /// A session reaches its deadline.
+    End(SessionId),
+    /// A door has waited long enough.
+    Door(SessionId),
+    /// A peer is to be looked at.
+    Observe(SessionId),
+    /// A closing that failed is tried again.
+    Retry(ClosingId),
+}
+
+/// All timers, by time.
+#[derive(Debug, Default)]
+pub(crate) struct Agenda {
+    due: BTreeSet<(Moment, Timer)>,
+    at: BTreeMap<Timer, Moment>,
+}
+
+impl Agenda {
+    /// Sets or moves a timer.
+    pub(crate) fn set(&mut self, timer: Timer, at: Moment) {
+        self.cancel(timer);
+        self.at.insert(timer, at);
+        self.due.insert((at, timer));
+    }
+
+    /// Removes a timer, if it is set.
+    pub(crate) fn cancel(&mut self, timer: Timer) {
+        if let Some(at) = self.at.remove(&timer) {
+            self.due.remove(&(at, timer));
+        }
+    }
+
+    /// Takes the next timer that is due.
+    pub(crate) fn take_due(&mut self, now: Moment) -> Option<Timer> {
+        let &(at, timer) = self.due.first()?;
+        if at > now {
+            return None;
+        }
+        self.cancel(timer);
+        Some(timer)
+    }
+
+    /// Gives the moment of the next timer.
+    pub(crate) fn next(&self) -> Option<Moment> {
+        self.due.first().map(|(at, _)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_that_is_set_again_rings_once_and_at_the_later_time() {
+        let at = Moment::from_millis;
+        let mut agenda = Agenda::default();
+        agenda.set(Timer::Minute, at(5));
+        agenda.set(Timer::Minute, at(9));
+        assert_eq!(agenda.next(), Some(at(9)));
+        assert_eq!(agenda.take_due(at(8)), None);
+        assert_eq!(agenda.take_due(at(9)), Some(Timer::Minute));
+        assert_eq!(agenda.take_due(at(99)), None);
+    }
+}

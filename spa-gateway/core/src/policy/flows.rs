@@ -1,0 +1,198 @@
+//! Which flows a set of resources needs. Invariant: the flows of one session never overlap, since
+//! the kernel's interval sets refuse elements that do.
+
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use spa_order::{Flow, FlowTarget, Protocol};
+
+use super::read::first_of;
+use super::{Policy, PortRange, Resource, Target};
+use crate::name::Name;
+
+/// The ends of a session's tunnel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tunnel {
+    /// The session's IPv4 address, and the gateway's.
+    pub(crate) v4: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// The session's IPv6 address, and the gateway's.
+    pub(crate) v6: Option<(Ipv6Addr, Ipv6Addr)>,
+}
+
+impl Tunnel {
+    /// Gives the (session, gateway) pairs of addresses.
+    fn pairs(self) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+        let v4 = self
+            .v4
+            .map(|(session, gateway)| (session.into(), gateway.into()));
+        let v6 = self
+            .v6
+            .map(|(session, gateway)| (session.into(), gateway.into()));
+        v4.into_iter().chain(v6)
+    }
+
+    /// Gives the session's addresses.
+    pub(crate) fn addresses(self) -> impl Iterator<Item = IpAddr> {
+        self.pairs().map(|(session, _)| session)
+    }
+}
+
+/// Gives the flows of a session: those of its resources and the control channel.
+pub(crate) fn flows_of(
+    policy: &Policy,
+    resources: &[Name],
+    tunnel: Tunnel,
+    control_port: u16,
+) -> Vec<Flow> {
+    let mut wanted = control_flows(tunnel, control_port);
+    for resource in resources.iter().filter_map(|name| policy.resource(name)) {
+        wanted.extend(resource_flows(resource, tunnel));
+    }
+    disjoint(wanted)
+}
+
+/// Gives the flows of the control channel.
+fn control_flows(tunnel: Tunnel, port: u16) -> Vec<Flow> {
+    let ports = [PortRange {
+        protocol: Protocol::Tcp,
+        first: port,
+        last: port,
+    }];
+    resource_flows(
+        &Resource {
+            to: Target::Gateway,
+            ports: ports.to_vec(),
+        },
+        tunnel,
+    )
+}
+
+/// Gives the flows of one resource, from the tunnel address of its family.
+fn resource_flows(resource: &Resource, tunnel: Tunnel) -> Vec<Flow> {
+    let mut flows = Vec::new();
+    for (session, gateway) in tunnel.pairs() {
+        let (to, destination, prefix) = match resource.to {
+            Target::Gateway => (FlowTarget::Gateway, gateway, host_prefix(gateway)),
+            Target::Network { address, prefix } => (FlowTarget::Forward, address, prefix),
+        };
+        if destination.is_ipv4() == session.is_ipv4() {
+            flows.extend(resource.ports.iter().map(|ports| Flow {
+                tunnel: session,
+                to,
+                destination,
+                prefix,
+                protocol: ports.protocol,
+                ports: (ports.first, ports.last),
+            }));
+        }
+    }
+    flows
+}
+
+const fn host_prefix(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// Covers the same ground without overlap. Prefixes either nest or are apart, so going from the
+/// widest to the narrowest, only ports must be cut.
+fn disjoint(mut wanted: Vec<Flow>) -> Vec<Flow> {
+    wanted.sort_by_key(|flow| (flow.prefix, *flow));
+    let mut flows: Vec<Flow> = Vec::new();
+    for flow in wanted {
+        let mut uncovered = alloc::vec![flow.ports];
+        for other in flows.iter().filter(|other| covers(other, &flow)) {
+            uncovered = uncovered
+                .into_iter()
+                .flat_map(|ports| cut(ports, other.ports))
+                .collect();
+        }
+        flows.extend(uncovered.into_iter().map(|ports| Flow { ports, ..flow }));
+    }
+    flows.sort();
+    flows
+}
+
+/// Says whether, ports aside, all that `narrow` lets through `wide` lets through too.
+fn covers(wide: &Flow, narrow: &Flow) -> bool {
+    wide.tunnel == narrow.tunnel
+        && wide.to == narrow.to
+        && wide.protocol == narrow.protocol
+        && wide.prefix <= narrow.prefix
+        && first_of(narrow.destination, wide.prefix) == wide.destination
+}
+
+/// Cuts a range of ports out of another: what is left below and above.
+fn cut((first, last): (u16, u16), (from, to): (u16, u16)) -> impl Iterator<Item = (u16, u16)> {
+    let below = from.checked_sub(1).map(|end| (first, last.min(end)));
+    let above = to.checked_add(1).map(|start| (first.max(start), last));
+    [below, above]
+        .into_iter()
+        .flatten()
+        .filter(|(first, last)| first <= last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TUNNEL: Tunnel = Tunnel {
+        v4: Some((Ipv4Addr::new(10, 200, 0, 7), Ipv4Addr::new(10, 200, 0, 1))),
+        v6: None,
+    };
+
+    fn flows(text: &str, names: &[&str]) -> Vec<(FlowTarget, IpAddr, u8, (u16, u16))> {
+        let policy = Policy::parse(text).expect("a valid policy");
+        let names: Vec<Name> = names
+            .iter()
+            .map(|name| Name::parse(name).expect("a name"))
+            .collect();
+        flows_of(&policy, &names, TUNNEL, 8700)
+            .into_iter()
+            .map(|flow| (flow.to, flow.destination, flow.prefix, flow.ports))
+            .collect()
+    }
+
+    #[test]
+    fn a_session_without_resources_has_the_control_channel_alone() {
+        let control = (
+            FlowTarget::Gateway,
+            IpAddr::V4(Ipv4Addr::new(10, 200, 0, 1)),
+            32,
+            (8700, 8700),
+        );
+        assert_eq!(flows("", &[]), [control]);
+    }
+
+    #[test]
+    fn overlapping_resources_become_flows_that_do_not_overlap() {
+        let text = r#"
+            [resource]
+            net  = { to = "10.0.6.0/24", ports = ["80-90/tcp"] }
+            host = { to = "10.0.6.3", ports = ["85-95/tcp", "70-200/udp", "82/tcp"] }
+            all  = { to = "gateway", ports = ["8000-9000/tcp"] }
+        "#;
+        let all = flows(text, &["net", "host", "all"]);
+        let host = IpAddr::V4(Ipv4Addr::new(10, 0, 6, 3));
+        let gateway = IpAddr::V4(Ipv4Addr::new(10, 200, 0, 1));
+        assert_eq!(
+            all,
+            [
+                (
+                    FlowTarget::Forward,
+                    IpAddr::V4(Ipv4Addr::new(10, 0, 6, 0)),
+                    24,
+                    (80, 90)
+                ),
+                (FlowTarget::Forward, host, 32, (91, 95)),
+                (FlowTarget::Forward, host, 32, (70, 200)),
+                (FlowTarget::Gateway, gateway, 32, (8000, 9000)),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_resource_of_a_family_the_session_lacks_has_no_flow() {
+        let text = r#"resource.six = { to = "fd00::1", ports = ["1-65535/tcp"] }"#;
+        assert_eq!(flows(text, &["six"]).len(), 1);
+    }
+}

@@ -1,0 +1,238 @@
+//! Reads single values of the file: durations, ports, addresses, names. Knows no keys.
+
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use core::net::IpAddr;
+use core::time::Duration;
+
+use spa_order::Protocol;
+
+use super::{PortRange, Target};
+use crate::name::Name;
+use crate::settings::LONGEST_SESSION;
+
+/// What is wrong with a value, and the remedy.
+pub(super) type Wrong = (String, String);
+
+/// Reads "90s", "30m", "8h" or "1d".
+pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
+    let wrong = || {
+        (
+            format!("`{text}` is no session length"),
+            r#"write a number and a unit from one minute to one day, as "30m", "8h" or "1d""#
+                .to_owned(),
+        )
+    };
+    let (number, unit) = text
+        .split_at_checked(text.len().saturating_sub(1))
+        .ok_or_else(wrong)?;
+    if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(wrong()),
+    };
+    let length = Duration::from_secs(number.checked_mul(seconds).ok_or_else(wrong)?);
+    if (Duration::from_secs(60)..=LONGEST_SESSION).contains(&length) {
+        Ok(length)
+    } else {
+        Err(wrong())
+    }
+}
+
+/// Reads "443/tcp" or "8000-8100/udp".
+pub(super) fn ports(text: &str) -> Result<PortRange, Wrong> {
+    let wrong = || {
+        (
+            format!("`{text}` is no port"),
+            r#"write PORT/PROTO or FIRST-LAST/PROTO with tcp or udp, as "443/tcp" or "8000-8100/tcp""#.to_owned(),
+        )
+    };
+    let (range, protocol) = text.split_once('/').ok_or_else(wrong)?;
+    let protocol = match protocol {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        _ => return Err(wrong()),
+    };
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let port = |digits: &str| {
+        let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits
+            .parse::<u16>()
+            .ok()
+            .filter(|port| plain && *port != 0)
+            .ok_or_else(wrong)
+    };
+    let (first, last) = (port(first)?, port(last)?);
+    if first <= last {
+        Ok(PortRange {
+            protocol,
+            first,
+            last,
+        })
+    } else {
+        Err(wrong())
+    }
+}
+
+/// Reads "gateway", an address, or a prefix.
+pub(super) fn target(text: &str) -> Result<Target, Wrong> {
+    if text == "gateway" {
+        return Ok(Target::Gateway);
+    }
+    let wrong = || {
+        (
+            format!("`{text}` is no address"),
+            r#"write an address, a prefix, or "gateway", as "10.0.5.10" or "10.0.6.0/28""#
+                .to_owned(),
+        )
+    };
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().map_err(|_| wrong())?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    let prefix = match prefix {
+        None => longest,
+        Some(digits) => digits
+            .parse()
+            .ok()
+            .filter(|prefix| *prefix <= longest)
+            .ok_or_else(wrong)?,
+    };
+    let first = first_of(address, prefix);
+    if first != address {
+        return Err((
+            format!("`{text}` names a host and a prefix at once"),
+            format!("write `{first}/{prefix}` for the network or `{address}` for the host"),
+        ));
+    }
+    if unreachable(address, prefix) {
+        return Err((
+            format!(
+                "`{text}` can be no resource: it is multicast, loopback, unspecified or IPv4-mapped"
+            ),
+            "name an address behind the gateway".to_owned(),
+        ));
+    }
+    Ok(Target::Network { address, prefix })
+}
+
+/// Gives the first address of a prefix.
+pub(super) fn first_of(address: IpAddr, prefix: u8) -> IpAddr {
+    let prefix = u32::from(prefix);
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX
+                .checked_shl(32_u32.saturating_sub(prefix))
+                .unwrap_or(0);
+            IpAddr::V4((u32::from(v4) & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX
+                .checked_shl(128_u32.saturating_sub(prefix))
+                .unwrap_or(0);
+            IpAddr::V6((u128::from(v6) & mask).into())
+        }
+    }
+}
+
+/// Says whether no client takes a route to it (SPEC §6), the default route aside.
+fn unreachable(address: IpAddr, prefix: u8) -> bool {
+    let mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+    let nowhere = address.is_unspecified() && prefix != 0;
+    address.is_multicast() || address.is_loopback() || mapped || nowhere
+}
+
+/// Reads a name.
+pub(super) fn name(text: &str) -> Result<Name, Wrong> {
+    Name::parse(text).map_err(|why| (format!("`{text}` is no name"), format!("{why}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_has_a_unit_and_lies_between_a_minute_and_a_day() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("24h"), Ok(LONGEST_SESSION));
+        assert_eq!(duration("1d"), Ok(LONGEST_SESSION));
+        for bad in [
+            "",
+            "h",
+            "8",
+            "8 h",
+            "-1h",
+            "+1h",
+            "59s",
+            "25h",
+            "2d",
+            "1w",
+            "99999999999999999999h",
+            "8ä",
+        ] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ports_are_one_or_a_range_with_a_protocol() {
+        let range = ports("8000-8100/udp").expect("a range");
+        assert_eq!(
+            (range.protocol, range.first, range.last),
+            (Protocol::Udp, 8000, 8100)
+        );
+        assert!(ports("65535/tcp").is_ok());
+        for bad in [
+            "443",
+            "443/sctp",
+            "0/tcp",
+            "65536/tcp",
+            "9-8/tcp",
+            "-/tcp",
+            "+1/tcp",
+            "1-2-3/tcp",
+            "/tcp",
+        ] {
+            assert!(ports(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_with_host_bits_is_met_with_both_ways_to_write_it() {
+        let (_, remedy) = target("10.0.6.5/28").expect_err("host bits");
+        assert!(remedy.contains("10.0.6.0/28") && remedy.contains("10.0.6.5"));
+        for good in [
+            "gateway",
+            "10.0.6.0/28",
+            "10.0.5.10",
+            "fd00::/64",
+            "0.0.0.0/0",
+            "::/0",
+        ] {
+            assert!(target(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "gw",
+            "10.0.0",
+            "10.0.0.0/33",
+            "127.0.0.1",
+            "224.0.0.1",
+            "::1",
+            "0.0.0.0",
+            "::ffff:10.0.0.1",
+            "fd00::/129",
+        ] {
+            assert!(target(bad).is_err(), "{bad}");
+        }
+    }
+}
