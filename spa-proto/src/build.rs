@@ -51,7 +51,10 @@ impl From<NotContributory> for BuildError {
 ///
 /// # Errors
 /// If the gateway's key has small order, the request is malformed or the signer is of the wrong kind.
-#[expect(clippy::too_many_arguments, reason = "they are the inputs SPEC §5 names")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "they are the inputs SPEC §5 names"
+)]
 pub fn build_knock(
     keys: &DerivedKeys,
     kid: u8,
@@ -64,15 +67,24 @@ pub fn build_knock(
 ) -> Result<([u8; KNOCK_LEN], PendingKnock), BuildError> {
     let op = Request::parse(info, ext)?.op();
     match (op, signer) {
-        (Op::Open | Op::Enrol, Signer::Password(_)) | (Op::Roam | Op::Close, Signer::Session(_)) => {}
-        (Op::Open | Op::Enrol, Signer::Session(_)) | (Op::Roam | Op::Close, Signer::Password(_)) => {
+        (Op::Open | Op::Enrol, Signer::Password(_))
+        | (Op::Roam | Op::Close, Signer::Session(_)) => {}
+        (Op::Open | Op::Enrol, Signer::Session(_))
+        | (Op::Roam | Op::Close, Signer::Password(_)) => {
             return Err(BuildError::Signer);
         }
     }
     let e = Zeroizing::new(e);
     let built = Built::new(keys, kid, knock_key, slot, &e, info, ext, signer)?;
     let reply = ReplyKeys::new(built.schedule.prk0.clone(), built.thk, built.e_public);
-    Ok((built.packet, PendingKnock { op, e: StaticSecret::from(*e), reply }))
+    Ok((
+        built.packet,
+        PendingKnock {
+            op,
+            e: StaticSecret::from(*e),
+            reply,
+        },
+    ))
 }
 
 /// A knock that was sent and may be answered: the client keeps it for 10 s (SPEC §10).
@@ -99,21 +111,36 @@ impl fmt::Debug for PendingKnock {
 /// Every value of SPEC §5, in its order.
 pub(crate) struct Built {
     pub(crate) e_public: [u8; 32],
-    #[cfg_attr(not(feature = "vectors"), expect(dead_code, reason = "read by the vector checker"))]
+    #[cfg_attr(
+        not(feature = "vectors"),
+        expect(dead_code, reason = "read by the vector checker")
+    )]
     pub(crate) dh: Key,
     pub(crate) schedule: Schedule,
-    #[cfg_attr(not(feature = "vectors"), expect(dead_code, reason = "read by the vector checker"))]
+    #[cfg_attr(
+        not(feature = "vectors"),
+        expect(dead_code, reason = "read by the vector checker")
+    )]
     pub(crate) proof: [u8; 64],
-    #[cfg_attr(not(feature = "vectors"), expect(dead_code, reason = "read by the vector checker"))]
+    #[cfg_attr(
+        not(feature = "vectors"),
+        expect(dead_code, reason = "read by the vector checker")
+    )]
     pub(crate) c: [u8; C_LEN],
-    #[cfg_attr(not(feature = "vectors"), expect(dead_code, reason = "read by the vector checker"))]
+    #[cfg_attr(
+        not(feature = "vectors"),
+        expect(dead_code, reason = "read by the vector checker")
+    )]
     pub(crate) body: [u8; BODY_LEN],
     pub(crate) packet: [u8; KNOCK_LEN],
     pub(crate) thk: [u8; 32],
 }
 
 impl Built {
-    #[expect(clippy::too_many_arguments, reason = "they are the inputs SPEC §5 names")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the inputs SPEC §5 names"
+    )]
     pub(crate) fn new(
         keys: &DerivedKeys,
         kid: u8,
@@ -134,7 +161,11 @@ impl Built {
             Signer::Password(q) => q.sign(&message),
             Signer::Session(key) => session_proof(key, &message),
         };
-        let mut plain = Zeroizing::new(join::<{ C_LEN - 16 }>(&[info.as_bytes(), ext.as_bytes(), &proof]));
+        let mut plain = Zeroizing::new(join::<{ C_LEN - 16 }>(&[
+            info.as_bytes(),
+            ext.as_bytes(),
+            &proof,
+        ]));
         let tag = aead_seal(&schedule.k_knock, &schedule.th1, plain.as_mut_slice());
         let c = join(&[plain.as_slice(), &tag]);
         let thk = schedule.thk(&c);
@@ -144,6 +175,15 @@ impl Built {
         let mut masked = body;
         mask(&keys.obf, &v, &mut masked);
         let packet = join(&[keys.tag(slot).as_bytes(), &v, &masked]);
-        Ok(Self { e_public, dh, schedule, proof, c, body, packet, thk })
+        Ok(Self {
+            e_public,
+            dh,
+            schedule,
+            proof,
+            c,
+            body,
+            packet,
+            thk,
+        })
     }
 }

@@ -22,7 +22,12 @@ impl Fingerprint {
     /// Computes it; client and gateway do so on their own.
     #[must_use]
     pub fn of(credential: CredentialId, q: &ProofPublic, b_0: &KnockPublic) -> Self {
-        Self(hash(&[b"KNOCK/1 fingerprint", credential.as_bytes(), q.as_bytes(), b_0.as_bytes()]))
+        Self(hash(&[
+            b"KNOCK/1 fingerprint",
+            credential.as_bytes(),
+            q.as_bytes(),
+            b_0.as_bytes(),
+        ]))
     }
 
     /// Gives the whole hash.
@@ -45,7 +50,10 @@ impl Fingerprint {
     #[must_use]
     pub fn words(&self) -> [&'static str; 4] {
         self.indices().map(|index| {
-            WORDS.lines().nth(usize::from(index)).expect("the list has 2048 words, as a test checks")
+            WORDS
+                .lines()
+                .nth(usize::from(index))
+                .expect("the list has 2048 words, as a test checks")
         })
     }
 }
@@ -68,9 +76,15 @@ mod tests {
     fn the_list_is_the_bip_39_one() {
         let words: Vec<_> = WORDS.lines().collect();
         assert_eq!(words.len(), 2048);
-        assert_eq!((words[0], words[1747], words[2047]), ("abandon", "sure", "zoo"));
+        assert_eq!(
+            (words[0], words[1747], words[2047]),
+            ("abandon", "sure", "zoo")
+        );
         assert!(words.is_sorted());
-        let starts: BTreeSet<_> = words.iter().map(|word| &word[..word.len().min(4)]).collect();
+        let starts: BTreeSet<_> = words
+            .iter()
+            .map(|word| &word[..word.len().min(4)])
+            .collect();
         assert_eq!(starts.len(), 2048, "the first four letters differ");
     }
 

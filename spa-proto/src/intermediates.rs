@@ -28,15 +28,23 @@ pub fn cx(gateway: GatewayId, credential: CredentialId) -> [u8; 32] {
 /// `K_tag`, `K_mac`, `K_obf`, `K_psk`.
 #[must_use]
 pub fn derived_keys(keys: &DerivedKeys) -> Vec<Named> {
-    [("K_tag", &keys.tag), ("K_mac", &keys.mac), ("K_obf", &keys.obf), ("K_psk", &keys.psk)]
-        .map(|(name, key)| (name, key.to_vec()))
-        .into()
+    [
+        ("K_tag", &keys.tag),
+        ("K_mac", &keys.mac),
+        ("K_obf", &keys.obf),
+        ("K_psk", &keys.psk),
+    ]
+    .map(|(name, key)| (name, key.to_vec()))
+    .into()
 }
 
 /// `T` before and after the WireGuard rule, from `K_tag` alone.
 #[must_use]
 pub fn tag(k_tag: &[u8; 32], slot: Slot) -> ([u8; 8], [u8; 8]) {
-    (crate::keys::raw_tag(k_tag, slot), crate::keys::tag(k_tag, slot).to_bytes())
+    (
+        crate::keys::raw_tag(k_tag, slot),
+        crate::keys::tag(k_tag, slot).to_bytes(),
+    )
 }
 
 /// `RT` before and after the WireGuard rule.
@@ -81,7 +89,10 @@ pub fn proof_key(
 ///
 /// # Errors
 /// If the knock key has small order.
-#[expect(clippy::too_many_arguments, reason = "they are the inputs SPEC §5 names")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "they are the inputs SPEC §5 names"
+)]
 pub fn knock(
     keys: &DerivedKeys,
     kid: u8,
@@ -111,20 +122,26 @@ pub fn knock(
 
 /// Reply keys from their parts.
 #[must_use]
-pub const fn reply_keys(prk0: [u8; 32], thk: [u8; 32], e_public: [u8; 32]) -> ReplyKeys {
+pub fn reply_keys(prk0: [u8; 32], thk: [u8; 32], e_public: [u8; 32]) -> ReplyKeys {
     ReplyKeys::new(zeroize::Zeroizing::new(prk0), thk, e_public)
 }
 
 /// `prk0` and `thk` of reply keys.
 #[must_use]
 pub fn of_reply_keys(keys: &ReplyKeys) -> Vec<Named> {
-    keys.parts().map(|(name, value)| (name, value.to_vec())).into()
+    keys.parts()
+        .map(|(name, value)| (name, value.to_vec()))
+        .into()
 }
 
 /// A knock that waits for its reply, from its parts.
 #[must_use]
 pub fn pending(op: Op, e: [u8; 32], reply: ReplyKeys) -> PendingKnock {
-    PendingKnock { op, e: StaticSecret::from(e), reply }
+    PendingKnock {
+        op,
+        e: StaticSecret::from(e),
+        reply,
+    }
 }
 
 /// `RT`, `rmask`, `E_s`, `th2`, `prk1`, `C2`, `th3`, `packet`, `wg_psk`, `k_sess`, `k_cred`.
@@ -178,7 +195,10 @@ pub fn rekey(
     use ml_kem::kem::Decapsulate;
     #[expect(deprecated, reason = "the vectors give the expanded form")]
     let dk = ml_kem::ExpandedKeyEncoding::to_expanded_bytes(ask.kem());
-    let ss: [u8; 32] = ask.kem().decapsulate(&(*answer.ml_kem_768_ct).into()).into();
+    let ss: [u8; 32] = ask
+        .kem()
+        .decapsulate(&(*answer.ml_kem_768_ct).into())
+        .into();
     let dh = diffie_hellman(&StaticSecret::from(x25519), &answer.x25519)?;
     let mixed = Mixed::new(wg_psk, &ss.into(), &dh, ask.request(), answer);
     Ok([

@@ -55,7 +55,9 @@ pub enum InviteError {
     #[error("this is not an invite: an invite begins with \"spa1:\"")]
     Scheme,
     /// An invite of another version of the protocol.
-    #[error("this invite is for another version of spa: update spa, or ask for an invite of version 1")]
+    #[error(
+        "this invite is for another version of spa: update spa, or ask for an invite of version 1"
+    )]
     Version,
     /// The part before the slash is not HOST:PORT.
     #[error("the invite names no host and port: ask for it again")]
@@ -94,7 +96,12 @@ impl Invite {
             self.b_0.as_bytes(),
         ]));
         let text = Zeroizing::new(Base64UrlUnpadded::encode_string(bytes.as_slice()));
-        Zeroizing::new(format!("{SCHEME}{}:{}/{}", self.host, self.port, text.as_str()))
+        Zeroizing::new(format!(
+            "{SCHEME}{}:{}/{}",
+            self.host,
+            self.port,
+            text.as_str()
+        ))
     }
 }
 
@@ -127,7 +134,10 @@ impl FromStr for Invite {
 
 /// Tells "another version" (`spa2:`) from "no invite".
 fn not_spa1(line: &str) -> InviteError {
-    let version = line.strip_prefix("spa").and_then(|rest| rest.split_once(':')).map(|(version, _)| version);
+    let version = line
+        .strip_prefix("spa")
+        .and_then(|rest| rest.split_once(':'))
+        .map(|(version, _)| version);
     match version {
         Some(version) if !version.is_empty() && version.bytes().all(|c| c.is_ascii_digit()) => {
             InviteError::Version
@@ -166,14 +176,21 @@ impl FromStr for Host {
 
     /// Reads `name`, `192.0.2.1` or `[2001:db8::1]`.
     fn from_str(text: &str) -> Result<Self, InviteError> {
-        if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        if let Some(inner) = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
             let address: Ipv6Addr = inner.parse().map_err(|_| InviteError::Host)?;
             return Ok(Self::Address(IpAddr::V6(address)));
         }
         if let Ok(address) = text.parse::<Ipv4Addr>() {
             return Ok(Self::Address(IpAddr::V4(address)));
         }
-        if is_name(text) { Ok(Self::Name(text.to_string())) } else { Err(InviteError::Host) }
+        if is_name(text) {
+            Ok(Self::Name(text.to_string()))
+        } else {
+            Err(InviteError::Host)
+        }
     }
 }
 
@@ -192,11 +209,16 @@ impl fmt::Display for Host {
 fn is_name(text: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+            && label
+                .bytes()
+                .all(|c| c.is_ascii_alphanumeric() || c == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    let last_is_number = text.rsplit('.').next().is_some_and(|last| last.bytes().all(|c| c.is_ascii_digit()));
+    let last_is_number = text
+        .rsplit('.')
+        .next()
+        .is_some_and(|last| last.bytes().all(|c| c.is_ascii_digit()));
     text.len() <= 253 && text.split('.').all(label) && !last_is_number
 }
 
@@ -216,7 +238,13 @@ mod tests {
 
     #[test]
     fn a_line_reads_as_the_invite_it_was_made_of() {
-        for host in ["gw.example.org", "192.0.2.1", "[2001:db8::1]", "xn--bcher-kva.example", "a"] {
+        for host in [
+            "gw.example.org",
+            "192.0.2.1",
+            "[2001:db8::1]",
+            "xn--bcher-kva.example",
+            "a",
+        ] {
             let invite = invite(host);
             assert_eq!(invite.to_line().parse(), Ok(invite), "{host}");
         }
@@ -227,7 +255,11 @@ mod tests {
         let line = invite("gw.example.org").to_line();
         for len in 0..line.len() {
             let error = line[..len].parse::<Invite>().unwrap_err();
-            let expected = if len == 0 { InviteError::Scheme } else { InviteError::Truncated };
+            let expected = if len == 0 {
+                InviteError::Scheme
+            } else {
+                InviteError::Truncated
+            };
             assert_eq!(error, expected, "{len}");
         }
         let mut longer = line.to_string();
@@ -238,14 +270,37 @@ mod tests {
     #[test]
     fn another_version_is_called_so() {
         let line = invite("gw").to_line();
-        assert_eq!(line.replace("spa1", "spa2").parse::<Invite>(), Err(InviteError::Version));
-        assert_eq!(line.replace("/AQ", "/Ag").parse::<Invite>(), Err(InviteError::Version));
-        assert_eq!(line.replace("spa1", "ssh").parse::<Invite>(), Err(InviteError::Scheme));
+        assert_eq!(
+            line.replace("spa1", "spa2").parse::<Invite>(),
+            Err(InviteError::Version)
+        );
+        assert_eq!(
+            line.replace("/AQ", "/Ag").parse::<Invite>(),
+            Err(InviteError::Version)
+        );
+        assert_eq!(
+            line.replace("spa1", "ssh").parse::<Invite>(),
+            Err(InviteError::Scheme)
+        );
     }
 
     #[test]
     fn what_could_be_read_two_ways_is_refused() {
-        for host in ["", "1.2.3", "1.2.3.256", "fd00::1", "[192.0.2.1]", "[gw]", "-a", "a-", "a..b", "a.", "b\u{fc}", "a_b", "127.1"] {
+        for host in [
+            "",
+            "1.2.3",
+            "1.2.3.256",
+            "fd00::1",
+            "[192.0.2.1]",
+            "[gw]",
+            "-a",
+            "a-",
+            "a..b",
+            "a.",
+            "b\u{fc}",
+            "a_b",
+            "127.1",
+        ] {
             assert_eq!(host.parse::<Host>(), Err(InviteError::Host), "{host}");
         }
         let line = invite("gw").to_line();

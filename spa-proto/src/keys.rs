@@ -190,7 +190,9 @@ mod tests {
             key[31] |= 0x80;
             assert!(is_small_order(&key), "{text} with the top bit");
         }
-        assert!(!is_small_order(KnockSecret::from_bytes([9; 32]).public().as_bytes()));
+        assert!(!is_small_order(
+            KnockSecret::from_bytes([9; 32]).public().as_bytes()
+        ));
     }
 
     #[test]
@@ -214,8 +216,12 @@ mod tests {
         let slot = Slot::from_minutes(1);
         let tag = |gateway, credential| {
             let (gateway, credential) = ([gateway; 16], [credential; 16]);
-            DerivedKeys::derive(&key, GatewayId::from_bytes(gateway), CredentialId::from_bytes(credential))
-                .tag(slot)
+            DerivedKeys::derive(
+                &key,
+                GatewayId::from_bytes(gateway),
+                CredentialId::from_bytes(credential),
+            )
+            .tag(slot)
         };
         assert_ne!(tag(1, 1), tag(2, 1));
         assert_ne!(tag(1, 1), tag(1, 2));

@@ -91,7 +91,11 @@ impl SealedKnock {
         }
         let (head, masked) = split::<16, BODY_LEN, KNOCK_LEN>(whole);
         let (tag, v) = split::<8, 8, 16>(head);
-        Ok(Self { tag: Tag::from_bytes(*tag), v: *v, masked: *masked })
+        Ok(Self {
+            tag: Tag::from_bytes(*tag),
+            v: *v,
+            masked: *masked,
+        })
     }
 
     /// Gives `T`, by which the key is looked up.
@@ -120,7 +124,12 @@ impl SealedKnock {
         }
         let (head, c) = split::<33, C_LEN, BODY_LEN>(&body);
         let (&[kid], e) = split::<1, 32, 33>(head);
-        Ok(VerifiedKnock { slot, kid, e: *e, c: *c })
+        Ok(VerifiedKnock {
+            slot,
+            kid,
+            e: *e,
+            c: *c,
+        })
     }
 }
 
@@ -187,7 +196,10 @@ impl VerifiedKnock {
 
 impl fmt::Debug for VerifiedKnock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VerifiedKnock").field("slot", &self.slot).field("kid", &self.kid).finish_non_exhaustive()
+        f.debug_struct("VerifiedKnock")
+            .field("slot", &self.slot)
+            .field("kid", &self.kid)
+            .finish_non_exhaustive()
     }
 }
 
@@ -272,7 +284,10 @@ impl OpenedKnock {
 
 impl fmt::Debug for OpenedKnock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenedKnock").field("slot", &self.slot).field("kid", &self.kid).finish_non_exhaustive()
+        f.debug_struct("OpenedKnock")
+            .field("slot", &self.slot)
+            .field("kid", &self.kid)
+            .finish_non_exhaustive()
     }
 }
 

@@ -70,4 +70,6 @@ pub use request::{
 pub use secret::{CredentialKey, DeviceSecret, RecoveryCode, SessionKey, TotpSecret, WgPsk};
 pub use time::{FRESHNESS, Slot, WallTime};
 pub use tlv::TlvError;
-pub use transaction::{SECRETS_KEPT, SEND_AT, Transaction, TransactionError, next_transaction_time};
+pub use transaction::{
+    SECRETS_KEPT, SEND_AT, Transaction, TransactionError, next_transaction_time,
+};

@@ -60,7 +60,11 @@ pub(crate) fn diffie_hellman(
     public: &[u8; 32],
 ) -> Result<Key, NotContributory> {
     let shared = secret.diffie_hellman(&PublicKey::from(*public));
-    if shared.was_contributory() { Ok(Zeroizing::new(*shared.as_bytes())) } else { Err(NotContributory) }
+    if shared.was_contributory() {
+        Ok(Zeroizing::new(*shared.as_bytes()))
+    } else {
+        Err(NotContributory)
+    }
 }
 
 /// ChaCha20-Poly1305 in place; every key is used once, so the nonce is zero.
@@ -96,7 +100,9 @@ pub(crate) fn mask(key: &[u8; 32], nonce: &[u8; 8], text: &mut [u8]) {
 /// The first `N` bytes of a hash: the spec's `[0..N)`.
 pub(crate) fn truncate<const N: usize>(whole: &[u8; 32]) -> [u8; N] {
     const { assert!(N <= 32) };
-    *whole.first_chunk().expect("N is at most 32, checked when compiled")
+    *whole
+        .first_chunk()
+        .expect("N is at most 32, checked when compiled")
 }
 
 /// `a ‖ b ‖ …` into an array.
@@ -120,8 +126,12 @@ pub(crate) fn split<const A: usize, const B: usize, const N: usize>(
     whole: &[u8; N],
 ) -> (&[u8; A], &[u8; B]) {
     const { assert!(A + B == N) };
-    let head = whole.first_chunk().expect("A is at most N, checked when compiled");
-    let tail = whole.last_chunk().expect("B is at most N, checked when compiled");
+    let head = whole
+        .first_chunk()
+        .expect("A is at most N, checked when compiled");
+    let tail = whole
+        .last_chunk()
+        .expect("B is at most N, checked when compiled");
     (head, tail)
 }
 
@@ -134,8 +144,14 @@ mod tests {
         let mut text = *b"as it was";
         let tag = aead_seal(&[1; 32], b"ad", &mut text);
         let sealed = text;
-        assert_eq!(aead_open(&[1; 32], b"other", &mut text.clone(), &tag), Err(AeadMismatch));
-        assert_eq!(aead_open(&[2; 32], b"ad", &mut text.clone(), &tag), Err(AeadMismatch));
+        assert_eq!(
+            aead_open(&[1; 32], b"other", &mut text.clone(), &tag),
+            Err(AeadMismatch)
+        );
+        assert_eq!(
+            aead_open(&[2; 32], b"ad", &mut text.clone(), &tag),
+            Err(AeadMismatch)
+        );
         assert_eq!(aead_open(&[1; 32], b"ad", &mut text, &tag), Ok(()));
         assert_eq!(&text, b"as it was");
         assert_ne!(sealed, text);

@@ -142,7 +142,11 @@ fn derive(
     credential: CredentialId,
 ) -> Result<ProofSecret, PasswordError> {
     let a = stretch(&normalize(password), salt)?;
-    let seed = expand(&proof_prk(device, &a), "KNOCK/1 proof seed", &context(gateway, credential));
+    let seed = expand(
+        &proof_prk(device, &a),
+        "KNOCK/1 proof seed",
+        &context(gateway, credential),
+    );
     Ok(ProofSecret::from_seed(&seed))
 }
 
@@ -190,10 +194,14 @@ mod tests {
     fn a_proof_holds_for_its_message_and_key_only() {
         let q = ProofSecret::from_seed(&[3; 32]);
         let signature = q.sign(b"message");
-        let holds = |public: ProofPublic, message: &[u8]| bool::from(public.verify(message, &signature));
+        let holds =
+            |public: ProofPublic, message: &[u8]| bool::from(public.verify(message, &signature));
         assert!(holds(q.public(), b"message"));
         assert!(!holds(q.public(), b"massage"));
-        assert!(!holds(ProofSecret::from_seed(&[4; 32]).public(), b"message"));
+        assert!(!holds(
+            ProofSecret::from_seed(&[4; 32]).public(),
+            b"message"
+        ));
     }
 
     #[test]
@@ -203,7 +211,9 @@ mod tests {
         identity[0] = 1;
         let mut signature = [0; 64];
         signature[0] = 1;
-        assert!(!bool::from(ProofPublic::from_bytes(identity).verify(b"any", &signature)));
+        assert!(!bool::from(
+            ProofPublic::from_bytes(identity).verify(b"any", &signature)
+        ));
     }
 
     #[cfg(feature = "client")]
@@ -213,7 +223,10 @@ mod tests {
 
         fn derive(password: &str) -> Result<ProofSecret, PasswordError> {
             let device = DeviceSecret::from_bytes([1; 32]);
-            let (gateway, credential) = (GatewayId::from_bytes([2; 16]), CredentialId::from_bytes([3; 16]));
+            let (gateway, credential) = (
+                GatewayId::from_bytes([2; 16]),
+                CredentialId::from_bytes([3; 16]),
+            );
             ProofSecret::derive(password, &[4; 16], &device, gateway, credential)
         }
 

@@ -74,7 +74,11 @@ impl RekeyAsk {
             x25519: PublicKey::from(&x25519).to_bytes(),
             ml_kem_768_ek: Box::new(kem.encapsulation_key().to_bytes().into()),
         };
-        Self { x25519, kem, request }
+        Self {
+            x25519,
+            kem,
+            request,
+        }
     }
 
     /// Gives what to send.
@@ -93,7 +97,14 @@ impl RekeyAsk {
     pub fn finish(&self, wg_psk: &WgPsk, answer: &RekeyAnswer) -> Result<WgPsk, RekeyError> {
         let dh = diffie_hellman(&self.x25519, &answer.x25519)?;
         let ss = self.kem.decapsulate(&(*answer.ml_kem_768_ct).into());
-        Ok(Mixed::new(wg_psk, &Zeroizing::new(ss.into()), &dh, &self.request, answer).psk())
+        Ok(Mixed::new(
+            wg_psk,
+            &Zeroizing::new(ss.into()),
+            &dh,
+            &self.request,
+            answer,
+        )
+        .psk())
     }
 
     #[cfg(feature = "vectors")]
@@ -152,7 +163,10 @@ impl Mixed {
             &answer.x25519,
             answer.ml_kem_768_ct.as_slice(),
         ]);
-        Self { h, prk: extract(wg_psk.expose(), ikm.as_slice()) }
+        Self {
+            h,
+            prk: extract(wg_psk.expose(), ikm.as_slice()),
+        }
     }
 
     pub(crate) fn psk(&self) -> WgPsk {
@@ -194,7 +208,8 @@ mod tests {
     #[test]
     fn another_knocks_psk_gives_another_key() {
         let ask = ask();
-        let (answer, theirs) = answer_rekey(&WgPsk::from_bytes([9; 32]), ask.request(), [3; 32], [4; 32]).unwrap();
+        let (answer, theirs) =
+            answer_rekey(&WgPsk::from_bytes([9; 32]), ask.request(), [3; 32], [4; 32]).unwrap();
         assert_ne!(ask.finish(&WgPsk::from_bytes([8; 32]), &answer), Ok(theirs));
     }
 
@@ -203,9 +218,15 @@ mod tests {
         let psk = WgPsk::from_bytes([9; 32]);
         let mut request = ask().request().clone();
         *request.ml_kem_768_ek = [0xff; EK_LEN];
-        assert_eq!(answer_rekey(&psk, &request, [3; 32], [4; 32]).unwrap_err(), RekeyError::EncapsulationKey);
+        assert_eq!(
+            answer_rekey(&psk, &request, [3; 32], [4; 32]).unwrap_err(),
+            RekeyError::EncapsulationKey
+        );
         let mut request = ask().request().clone();
         request.x25519 = [0; 32];
-        assert_eq!(answer_rekey(&psk, &request, [3; 32], [4; 32]).unwrap_err(), RekeyError::NotContributory);
+        assert_eq!(
+            answer_rekey(&psk, &request, [3; 32], [4; 32]).unwrap_err(),
+            RekeyError::NotContributory
+        );
     }
 }

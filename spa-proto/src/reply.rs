@@ -9,12 +9,12 @@ use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
 use crate::build::PendingKnock;
-use crate::knock::KNOCK_LEN;
 use crate::keys::apart_from_wireguard;
+use crate::knock::KNOCK_LEN;
 use crate::payload::{DefaultRoute, PAYLOAD_LEN, PayloadError, ReplyPayload};
 use crate::primitives::{
-    AEAD_TAG_LEN, Key, NotContributory, aead_open, aead_seal, diffie_hellman, expand, extract, hash,
-    join, split, truncate,
+    AEAD_TAG_LEN, Key, NotContributory, aead_open, aead_seal, diffie_hellman, expand, extract,
+    hash, join, split, truncate,
 };
 use crate::secret::{CredentialKey, SessionKey, WgPsk};
 use crate::time::WallTime;
@@ -36,7 +36,11 @@ impl ReplyKeys {
     /// Makes a second copy, where one is truly needed. It is wiped on its own.
     #[must_use]
     pub fn duplicate(&self) -> Self {
-        Self { prk0: self.prk0.clone(), thk: self.thk, e: self.e }
+        Self {
+            prk0: self.prk0.clone(),
+            thk: self.thk,
+            e: self.e,
+        }
     }
 
     pub(crate) fn rt(&self) -> [u8; 8] {
@@ -94,7 +98,9 @@ pub fn seal_reply(
     e_s: [u8; 32],
     payload: &[u8; PAYLOAD_LEN],
 ) -> Result<SealedReply, NotContributory> {
-    let Answered { packet, secrets, .. } = Answered::new(keys, &Zeroizing::new(e_s), payload)?;
+    let Answered {
+        packet, secrets, ..
+    } = Answered::new(keys, &Zeroizing::new(e_s), payload)?;
     Ok(SealedReply { packet, secrets })
 }
 
@@ -147,7 +153,11 @@ pub(crate) struct Opened {
     pub(crate) secrets: ReplySecrets,
 }
 
-pub(crate) fn open(keys: &ReplyKeys, e: &StaticSecret, packet: &[u8]) -> Result<Opened, ReplyError> {
+pub(crate) fn open(
+    keys: &ReplyKeys,
+    e: &StaticSecret,
+    packet: &[u8],
+) -> Result<Opened, ReplyError> {
     let whole: &[u8; KNOCK_LEN] = packet.try_into().map_err(|_| ReplyError::Length)?;
     let (head, c2) = split::<40, C2_LEN, KNOCK_LEN>(whole);
     let (rt, masked) = split::<8, 32, 40>(head);
@@ -159,20 +169,40 @@ pub(crate) fn open(keys: &ReplyKeys, e: &StaticSecret, packet: &[u8]) -> Result<
     let schedule = Schedule::new(keys, &e_s, &shared);
     let (sealed, tag) = split::<PAYLOAD_LEN, AEAD_TAG_LEN, C2_LEN>(c2);
     let mut payload = Zeroizing::new(*sealed);
-    aead_open(&schedule.key(), &schedule.ad(rt), payload.as_mut_slice(), tag)
-        .map_err(|_| ReplyError::Aead)?;
-    Ok(Opened { payload, secrets: schedule.secrets(&schedule.th3(c2)) })
+    aead_open(
+        &schedule.key(),
+        &schedule.ad(rt),
+        payload.as_mut_slice(),
+        tag,
+    )
+    .map_err(|_| ReplyError::Aead)?;
+    Ok(Opened {
+        payload,
+        secrets: schedule.secrets(&schedule.th3(c2)),
+    })
 }
 
 /// Every value of SPEC §6, in its order.
 pub(crate) struct Answered {
-    #[cfg_attr(not(feature = "vectors"), expect(dead_code, reason = "read by the vector checker"))]
+    #[cfg_attr(
+        not(feature = "vectors"),
+        expect(dead_code, reason = "read by the vector checker")
+    )]
     pub(crate) e_s_public: [u8; 32],
-    #[cfg_attr(not(feature = "vectors"), expect(dead_code, reason = "read by the vector checker"))]
+    #[cfg_attr(
+        not(feature = "vectors"),
+        expect(dead_code, reason = "read by the vector checker")
+    )]
     pub(crate) schedule: Schedule,
-    #[cfg_attr(not(feature = "vectors"), expect(dead_code, reason = "read by the vector checker"))]
+    #[cfg_attr(
+        not(feature = "vectors"),
+        expect(dead_code, reason = "read by the vector checker")
+    )]
     pub(crate) c2: [u8; C2_LEN],
-    #[cfg_attr(not(feature = "vectors"), expect(dead_code, reason = "read by the vector checker"))]
+    #[cfg_attr(
+        not(feature = "vectors"),
+        expect(dead_code, reason = "read by the vector checker")
+    )]
     pub(crate) th3: [u8; 32],
     pub(crate) packet: [u8; KNOCK_LEN],
     pub(crate) secrets: ReplySecrets,
@@ -195,7 +225,14 @@ impl Answered {
         let th3 = schedule.th3(&c2);
         let secrets = schedule.secrets(&th3);
         let packet = join(&[&rt, &xor(&e_s_public, &keys.rmask()), &c2]);
-        Ok(Self { e_s_public, schedule, c2, th3, packet, secrets })
+        Ok(Self {
+            e_s_public,
+            schedule,
+            c2,
+            th3,
+            packet,
+            secrets,
+        })
     }
 }
 
@@ -237,6 +274,8 @@ impl Schedule {
 
 fn xor(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
     let mut out = *left;
-    out.iter_mut().zip(right).for_each(|(byte, other)| *byte ^= other);
+    out.iter_mut()
+        .zip(right)
+        .for_each(|(byte, other)| *byte ^= other);
     out
 }

@@ -337,7 +337,9 @@ struct Area(Writer<{ Ext::LEN }>);
 impl Area {
     /// Pushes what always fits: 66 + 34 + 226 + 18 + 18 = 362 bytes are the most an op takes.
     fn push(&mut self, kind: u8, value: &[u8]) {
-        self.0.push(kind, value).expect("the longest request fits the 367 bytes of ext");
+        self.0
+            .push(kind, value)
+            .expect("the longest request fits the 367 bytes of ext");
     }
 
     fn resources(&mut self, ids: &[ResourceId]) -> Result<(), EncodeError> {
@@ -350,7 +352,9 @@ impl Area {
     }
 
     fn posture(&mut self, posture: Option<&[u8]>) -> Result<(), EncodeError> {
-        let Some(posture) = posture else { return Ok(()) };
+        let Some(posture) = posture else {
+            return Ok(());
+        };
         if posture.len() > MAX_POSTURE {
             return Err(EncodeError::Posture);
         }
@@ -381,7 +385,15 @@ struct Fixed {
 impl Fixed {
     fn parse(info: &Info) -> Result<Self, ParseError> {
         let mut reader = Reader::new(info.as_bytes());
-        let mut next = || Some((reader.u8()?, reader.u8()?, reader.u16()?, reader.u64()?, reader.u32()?));
+        let mut next = || {
+            Some((
+                reader.u8()?,
+                reader.u8()?,
+                reader.u16()?,
+                reader.u64()?,
+                reader.u32()?,
+            ))
+        };
         let (kind, flags, minutes, ts, code) = next().ok_or(ParseError::Format)?;
         if kind >> 4 != FORMAT {
             return Err(ParseError::Format);
@@ -397,7 +409,13 @@ impl Fixed {
             return Err(ParseError::Flags);
         }
         let same_port = flags & SAME_PORT != 0;
-        Ok(Self { op, same_port, minutes, ts: WallTime::from_millis(ts), code })
+        Ok(Self {
+            op,
+            same_port,
+            minutes,
+            ts: WallTime::from_millis(ts),
+            code,
+        })
     }
 }
 
@@ -466,13 +484,29 @@ impl Found {
                 };
                 let wg_key = self.wg_key.ok_or(TlvError::Missing(WG_KEY))?;
                 let minutes = fixed.minutes;
-                Ok(Ask::Open(OpenAsk { minutes, factor, wanted, wg_key, posture: self.posture }))
+                Ok(Ask::Open(OpenAsk {
+                    minutes,
+                    factor,
+                    wanted,
+                    wg_key,
+                    posture: self.posture,
+                }))
             }
-            Op::Roam => self.session.map(Ask::Roam).ok_or(TlvError::Missing(SESSION)),
-            Op::Close => self.session.map(Ask::Close).ok_or(TlvError::Missing(SESSION)),
+            Op::Roam => self
+                .session
+                .map(Ask::Roam)
+                .ok_or(TlvError::Missing(SESSION)),
+            Op::Close => self
+                .session
+                .map(Ask::Close)
+                .ok_or(TlvError::Missing(SESSION)),
             Op::Enrol => {
                 let (q, label) = self.enrol.ok_or(TlvError::Missing(ENROL))?;
-                Ok(Ask::Enrol(EnrolAsk { q, label, posture: self.posture }))
+                Ok(Ask::Enrol(EnrolAsk {
+                    q,
+                    label,
+                    posture: self.posture,
+                }))
             }
         }
     }
@@ -503,4 +537,3 @@ fn enrolment(value: &[u8]) -> Option<(ProofPublic, String)> {
     let good = (1..=MAX_LABEL).contains(&label.len());
     good.then(|| (ProofPublic::from_bytes(*q), String::from(label)))
 }
-

@@ -96,7 +96,9 @@ impl TotpSecret {
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         // An exact copy: a vector that grew would leave pieces behind unwiped.
-        (20..=32).contains(&bytes.len()).then(|| Self(bytes.to_vec()))
+        (20..=32)
+            .contains(&bytes.len())
+            .then(|| Self(bytes.to_vec()))
     }
 
     /// Shows the bytes: for an authenticator's QR code, for sealing, for checking a code.
@@ -133,20 +135,33 @@ mod tests {
 
     #[test]
     fn a_secret_prints_its_name_only() {
-        assert_eq!(format!("{:?}", SessionKey::from_bytes([7; 32])), "SessionKey");
-        assert_eq!(format!("{:?}", TotpSecret::from_bytes(&[7; 20])), "Some(TotpSecret)");
+        assert_eq!(
+            format!("{:?}", SessionKey::from_bytes([7; 32])),
+            "SessionKey"
+        );
+        assert_eq!(
+            format!("{:?}", TotpSecret::from_bytes(&[7; 20])),
+            "Some(TotpSecret)"
+        );
     }
 
     #[test]
     fn secrets_compare_by_value() {
-        assert_eq!(WgPsk::from_bytes([1; 32]), WgPsk::from_bytes([1; 32]).duplicate());
+        assert_eq!(
+            WgPsk::from_bytes([1; 32]),
+            WgPsk::from_bytes([1; 32]).duplicate()
+        );
         assert_ne!(WgPsk::from_bytes([1; 32]), WgPsk::from_bytes([2; 32]));
     }
 
     #[test]
     fn a_totp_secret_has_20_to_32_bytes() {
         for (len, good) in [(19, false), (20, true), (32, true), (33, false)] {
-            assert_eq!(TotpSecret::from_bytes(&std::vec![0; len]).is_some(), good, "{len}");
+            assert_eq!(
+                TotpSecret::from_bytes(&std::vec![0; len]).is_some(),
+                good,
+                "{len}"
+            );
         }
     }
 }

@@ -133,7 +133,10 @@ mod tests {
     fn the_ends_of_the_range_do_not_overflow() {
         let last = WallTime::from_millis(u64::MAX);
         assert_eq!(last.saturating_add(FRESHNESS), last);
-        assert_eq!(WallTime::default().saturating_sub(FRESHNESS), WallTime::default());
+        assert_eq!(
+            WallTime::default().saturating_sub(FRESHNESS),
+            WallTime::default()
+        );
         let _ = Slot::window(last);
         assert_eq!(Slot::from_minutes(u64::MAX).leaves_at(), last);
     }

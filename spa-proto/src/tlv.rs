@@ -45,7 +45,11 @@ pub(crate) fn read(area: &[u8]) -> Result<Vec<(u8, &[u8])>, TlvError> {
     while let Some(kind) = reader.u8() {
         if kind == 0 {
             let clean = reader.rest().iter().all(|byte| *byte == 0);
-            return if clean { Ok(found) } else { Err(TlvError::Padding) };
+            return if clean {
+                Ok(found)
+            } else {
+                Err(TlvError::Padding)
+            };
         }
         let len = reader.u8().ok_or(TlvError::Overrun)?;
         let value = reader.slice(usize::from(len)).ok_or(TlvError::Overrun)?;
@@ -74,7 +78,10 @@ pub(crate) struct Full;
 
 impl<const N: usize> Writer<N> {
     pub(crate) const fn new() -> Self {
-        Self { area: [0; N], used: 0 }
+        Self {
+            area: [0; N],
+            used: 0,
+        }
     }
 
     /// Bytes still free.
@@ -124,7 +131,10 @@ mod tests {
 
     #[test]
     fn no_type_occurs_twice_even_if_it_is_unknown() {
-        assert_eq!(read(&[0x70, 0, 0x71, 0, 0x70, 0]), Err(TlvError::Twice(0x70)));
+        assert_eq!(
+            read(&[0x70, 0, 0x71, 0, 0x70, 0]),
+            Err(TlvError::Twice(0x70))
+        );
     }
 
     #[test]

@@ -69,7 +69,13 @@ impl Transaction {
         let (info, ext) = request.encode()?;
         // Room for all: a growing vector would leave secrets behind unwiped.
         let pending = Vec::with_capacity(SEND_AT.len());
-        Ok(Self { op: request.op(), info, ext, pending, latest: None })
+        Ok(Self {
+            op: request.op(),
+            info,
+            ext,
+            pending,
+            latest: None,
+        })
     }
 
     /// Tells what is asked.
@@ -99,7 +105,8 @@ impl Transaction {
         if self.next_at().is_none() {
             return Err(TransactionError::Spent);
         }
-        let (packet, pending) = build_knock(keys, kid, knock_key, slot, e, &self.info, &self.ext, signer)?;
+        let (packet, pending) =
+            build_knock(keys, kid, knock_key, slot, e, &self.info, &self.ext, signer)?;
         self.pending.push(pending);
         Ok(packet)
     }
@@ -116,10 +123,16 @@ impl Transaction {
         now: WallTime,
         default_route: DefaultRoute,
     ) -> Result<(ReplyPayload, ReplySecrets), ReplyError> {
-        let mut attempts = self.pending.iter().map(|pending| pending.open_reply(packet, now, default_route));
+        let mut attempts = self
+            .pending
+            .iter()
+            .map(|pending| pending.open_reply(packet, now, default_route));
         let opened = attempts.find(|attempt| !matches!(attempt, Err(ReplyError::Tag)));
         let (payload, secrets) = opened.unwrap_or(Err(ReplyError::Tag))?;
-        if self.latest.is_some_and(|latest| payload.gateway_time <= latest) {
+        if self
+            .latest
+            .is_some_and(|latest| payload.gateway_time <= latest)
+        {
             return Err(ReplyError::Tag);
         }
         self.latest = Some(payload.gateway_time);
@@ -141,14 +154,26 @@ mod tests {
     fn a_new_transaction_is_later_than_the_last() {
         let at = WallTime::from_millis;
         assert_eq!(next_transaction_time(at(1_000_000), None), at(1_000_000));
-        assert_eq!(next_transaction_time(at(1_000_000), Some(at(5))), at(1_000_000));
-        assert_eq!(next_transaction_time(at(1_000_000), Some(at(1_000_000))), at(1_000_001));
-        assert_eq!(next_transaction_time(at(1_000_000), Some(at(1_090_000))), at(1_090_001));
+        assert_eq!(
+            next_transaction_time(at(1_000_000), Some(at(5))),
+            at(1_000_000)
+        );
+        assert_eq!(
+            next_transaction_time(at(1_000_000), Some(at(1_000_000))),
+            at(1_000_001)
+        );
+        assert_eq!(
+            next_transaction_time(at(1_000_000), Some(at(1_090_000))),
+            at(1_090_001)
+        );
     }
 
     #[test]
     fn a_last_transaction_of_a_clock_gone_mad_is_forgotten() {
         let at = WallTime::from_millis;
-        assert_eq!(next_transaction_time(at(1_000_000), Some(at(1_090_001))), at(1_000_000));
+        assert_eq!(
+            next_transaction_time(at(1_000_000), Some(at(1_090_001))),
+            at(1_000_000)
+        );
     }
 }

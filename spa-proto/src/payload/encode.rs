@@ -6,8 +6,8 @@ use core::net::{IpAddr, SocketAddr};
 use zeroize::Zeroizing;
 
 use super::{
-    DNS, DoorKind, MAX_REASON, Outcome, PAYLOAD_LEN, PREKEY, Prekey, REASON, ROUTES, RefusedFor, Repeat,
-    ReplyPayload, Route, SessionReply, TLV_LEN, TOTP, TotpOffer, VERDICTS, Verdict,
+    DNS, DoorKind, MAX_REASON, Outcome, PAYLOAD_LEN, PREKEY, Prekey, REASON, ROUTES, RefusedFor,
+    Repeat, ReplyPayload, Route, SessionReply, TLV_LEN, TOTP, TotpOffer, VERDICTS, Verdict,
 };
 use crate::ids::ResourceId;
 use crate::primitives::join;
@@ -59,7 +59,12 @@ impl ReplyPayload {
                 }
                 push_routes(&mut area, &session.routes)?;
             }
-            Outcome::Closed { verdicts, reason, .. } | Outcome::Refused { verdicts, reason, .. } => {
+            Outcome::Closed {
+                verdicts, reason, ..
+            }
+            | Outcome::Refused {
+                verdicts, reason, ..
+            } => {
                 push_verdicts(&mut area, verdicts)?;
                 push_reason(&mut area, reason.as_deref())?;
             }
@@ -92,8 +97,14 @@ impl ReplyPayload {
         match &self.outcome {
             Outcome::Session(session) => repeat_status(session.repeat),
             Outcome::Closed { repeat, .. } => repeat_status(*repeat),
-            Outcome::Refused { why: RefusedFor::Policy, .. } => 2,
-            Outcome::Refused { why: RefusedFor::Capacity, .. } => 3,
+            Outcome::Refused {
+                why: RefusedFor::Policy,
+                ..
+            } => 2,
+            Outcome::Refused {
+                why: RefusedFor::Capacity,
+                ..
+            } => 3,
             Outcome::Enrolled(_) => 4,
         }
     }
@@ -159,7 +170,10 @@ fn wire_socket(socket: SocketAddr) -> [u8; 18] {
     join(&[&wire_address(ip), &socket.port().to_be_bytes()])
 }
 
-fn push_verdicts(area: &mut Area, verdicts: &[(ResourceId, Verdict)]) -> Result<(), EncodePayloadError> {
+fn push_verdicts(
+    area: &mut Area,
+    verdicts: &[(ResourceId, Verdict)],
+) -> Result<(), EncodePayloadError> {
     if verdicts.is_empty() {
         return Ok(());
     }
@@ -168,7 +182,8 @@ fn push_verdicts(area: &mut Area, verdicts: &[(ResourceId, Verdict)]) -> Result<
         value.extend_from_slice(id.as_bytes());
         value.push(verdict.code());
     }
-    area.push(VERDICTS, &value).map_err(|Full| EncodePayloadError::Verdicts)
+    area.push(VERDICTS, &value)
+        .map_err(|Full| EncodePayloadError::Verdicts)
 }
 
 fn push_reason(area: &mut Area, reason: Option<&str>) -> Result<(), EncodePayloadError> {
@@ -206,5 +221,9 @@ fn push_routes(area: &mut Area, routes: &[Route]) -> Result<(), Full> {
         }
         route.write(&mut value);
     }
-    if value.is_empty() { Ok(()) } else { area.push(ROUTES, &value) }
+    if value.is_empty() {
+        Ok(())
+    } else {
+        area.push(ROUTES, &value)
+    }
 }

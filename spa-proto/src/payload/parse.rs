@@ -10,7 +10,8 @@ use core::time::Duration;
 use super::route::Extent;
 use super::{
     DNS, DefaultRoute, DoorKind, MAX_REASON, Outcome, PAYLOAD_LEN, PREKEY, Prekey, REASON, ROUTES,
-    RefusedFor, Repeat, ReplyPayload, Route, RouteError, SessionReply, TOTP, TotpOffer, VERDICTS, Verdict,
+    RefusedFor, Repeat, ReplyPayload, Route, RouteError, SessionReply, TOTP, TotpOffer, VERDICTS,
+    Verdict,
 };
 use crate::bytes::Reader;
 use crate::ids::{ResourceId, SessionId};
@@ -77,16 +78,27 @@ impl ReplyPayload {
         let kind = Kind::of(fields.status, op)?;
         let found = Found::read(fields.tlvs, kind, now, default_route)?;
         let outcome = match kind {
-            Kind::Session(repeat) => {
-                Outcome::Session(Box::new(fields.session(repeat, found.session, found.said, now)?))
-            }
+            Kind::Session(repeat) => Outcome::Session(Box::new(fields.session(
+                repeat,
+                found.session,
+                found.said,
+                now,
+            )?)),
             Kind::Closed(repeat) => {
                 fields.require_bare()?;
-                Outcome::Closed { repeat, verdicts: found.said.verdicts, reason: found.said.reason }
+                Outcome::Closed {
+                    repeat,
+                    verdicts: found.said.verdicts,
+                    reason: found.said.reason,
+                }
             }
             Kind::Refused(why) => {
                 fields.require_bare()?;
-                Outcome::Refused { why, verdicts: found.said.verdicts, reason: found.said.reason }
+                Outcome::Refused {
+                    why,
+                    verdicts: found.said.verdicts,
+                    reason: found.said.reason,
+                }
             }
             Kind::Enrolled => {
                 fields.require_bare()?;
@@ -185,7 +197,13 @@ impl<'a> Fields<'a> {
 
     /// Status, gateway time and source as seen are all that may be set.
     fn require_bare(&self) -> Result<(), PayloadError> {
-        let numbers = [self.door_secs, self.endpoint_port, self.control_port, self.mtu, self.keepalive];
+        let numbers = [
+            self.door_secs,
+            self.endpoint_port,
+            self.control_port,
+            self.mtu,
+            self.keepalive,
+        ];
         let bytes: [&[u8]; 6] = [
             &self.session,
             &self.wg_public,
@@ -198,7 +216,11 @@ impl<'a> Fields<'a> {
             && self.not_after == WallTime::default()
             && numbers == [0; 5]
             && bytes.into_iter().flatten().all(|byte| *byte == 0);
-        if bare { Ok(()) } else { Err(PayloadError::NotZero) }
+        if bare {
+            Ok(())
+        } else {
+            Err(PayloadError::NotZero)
+        }
     }
 
     fn session(
@@ -259,7 +281,11 @@ where
 }
 
 fn usable(address: IpAddr) -> Result<IpAddr, PayloadError> {
-    if address.is_multicast() || address.is_loopback() { Err(PayloadError::Address) } else { Ok(address) }
+    if address.is_multicast() || address.is_loopback() {
+        Err(PayloadError::Address)
+    } else {
+        Ok(address)
+    }
 }
 
 /// The TLVs, each judged and known to belong to the status.
@@ -349,7 +375,10 @@ fn routes(value: &[u8], default_route: DefaultRoute) -> Result<Vec<Route>, Paylo
 fn verdicts(value: &[u8]) -> Option<Vec<(ResourceId, Verdict)>> {
     let (entries, rest) = value.as_chunks::<5>();
     let read = |&[a, b, c, d, code]: &[u8; 5]| {
-        (ResourceId::from_bytes([a, b, c, d]), Verdict::from_code(code))
+        (
+            ResourceId::from_bytes([a, b, c, d]),
+            Verdict::from_code(code),
+        )
     };
     rest.is_empty().then(|| entries.iter().map(read).collect())
 }
@@ -377,7 +406,11 @@ fn totp(value: &[u8]) -> Option<TotpOffer> {
     let period = reader.u8()?;
     let secret = TotpSecret::from_bytes(reader.rest())?;
     let sane = matches!(digits, 6..=8) && period != 0;
-    sane.then_some(TotpOffer { digits, period, secret })
+    sane.then_some(TotpOffer {
+        digits,
+        period,
+        secret,
+    })
 }
 
 fn reason(value: &[u8]) -> Option<String> {

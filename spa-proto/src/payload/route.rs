@@ -112,10 +112,14 @@ impl Route {
     pub(super) fn extent(&self) -> Extent {
         let route = self.unmapped();
         let (loopback, multicast) = match route.address {
-            IpAddr::V4(_) => (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::from([224, 0, 0, 0])),
-            IpAddr::V6(_) => {
-                (IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::from([0xff00, 0, 0, 0, 0, 0, 0, 0]))
-            }
+            IpAddr::V4(_) => (
+                IpAddr::V4(Ipv4Addr::LOCALHOST),
+                IpAddr::from([224, 0, 0, 0]),
+            ),
+            IpAddr::V6(_) => (
+                IpAddr::V6(Ipv6Addr::LOCALHOST),
+                IpAddr::from([0xff00, 0, 0, 0, 0, 0, 0, 0]),
+            ),
         };
         if route.address.is_loopback() || (route.address.is_multicast()) {
             return Extent::Forbidden;
@@ -129,7 +133,9 @@ impl Route {
     /// An IPv4 network written as ::ffff:a.b.c.d/(96 + n), unwrapped.
     fn unmapped(&self) -> Self {
         match (self.address.to_canonical(), self.prefix.checked_sub(96)) {
-            (address @ IpAddr::V4(_), Some(prefix)) if self.address.is_ipv6() => Self { address, prefix },
+            (address @ IpAddr::V4(_), Some(prefix)) if self.address.is_ipv6() => {
+                Self { address, prefix }
+            }
             _ => *self,
         }
     }
@@ -176,10 +182,23 @@ mod tests {
 
     #[test]
     fn host_bits_and_long_prefixes_are_refused() {
-        for good in ["10.0.0.0/8", "10.0.0.1/32", "0.0.0.0/0", "fd00::/8", "::/0", "fd00::1/128"] {
+        for good in [
+            "10.0.0.0/8",
+            "10.0.0.1/32",
+            "0.0.0.0/0",
+            "fd00::/8",
+            "::/0",
+            "fd00::1/128",
+        ] {
             assert!(route(good).is_ok(), "{good}");
         }
-        for bad in ["10.0.0.1/31", "10.0.0.0/6", "fd00::1/127", "fd00::/7", "128.0.0.0/0"] {
+        for bad in [
+            "10.0.0.1/31",
+            "10.0.0.0/6",
+            "fd00::1/127",
+            "fd00::/7",
+            "128.0.0.0/0",
+        ] {
             assert_eq!(route(bad), Err(RouteError::HostBits), "{bad}");
         }
         assert_eq!(route("10.0.0.0/33"), Err(RouteError::Prefix));
@@ -196,19 +215,41 @@ mod tests {
 
     #[test]
     fn loopback_and_multicast_are_no_destinations() {
-        for text in ["127.0.0.0/8", "127.0.0.1/32", "224.0.0.0/4", "239.1.0.0/16", "::1/128", "ff02::/16",
-            "::ffff:127.0.0.0/104", "::ffff:224.0.0.0/100"] {
+        for text in [
+            "127.0.0.0/8",
+            "127.0.0.1/32",
+            "224.0.0.0/4",
+            "239.1.0.0/16",
+            "::1/128",
+            "ff02::/16",
+            "::ffff:127.0.0.0/104",
+            "::ffff:224.0.0.0/100",
+        ] {
             assert_eq!(route(text).unwrap().extent(), Extent::Forbidden, "{text}");
         }
     }
 
     #[test]
     fn half_a_default_route_counts_as_one() {
-        for text in ["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "192.0.0.0/2", "::/0", "::/1", "8000::/1",
-            "::ffff:0.0.0.0/96"] {
+        for text in [
+            "0.0.0.0/0",
+            "0.0.0.0/1",
+            "128.0.0.0/1",
+            "192.0.0.0/2",
+            "::/0",
+            "::/1",
+            "8000::/1",
+            "::ffff:0.0.0.0/96",
+        ] {
             assert_eq!(route(text).unwrap().extent(), Extent::Default, "{text}");
         }
-        for text in ["10.0.0.0/8", "192.168.0.0/16", "64.0.0.0/3", "fd00::/8", "2000::/3"] {
+        for text in [
+            "10.0.0.0/8",
+            "192.168.0.0/16",
+            "64.0.0.0/3",
+            "fd00::/8",
+            "2000::/3",
+        ] {
             assert_eq!(route(text).unwrap().extent(), Extent::Network, "{text}");
         }
     }
