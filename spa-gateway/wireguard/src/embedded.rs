@@ -1,20 +1,261 @@
-//! Engine.
-#![allow(unused)]
-use crate::{Peer, PeerState, Plan, WireguardError};
-use std::os::fd::*;
+//! The embedded WireGuard: a `spa-tunnel` process with our TUN device, spoken to over a socket pair.
+//!
+//! Invariant: the TUN device is held by that process alone, so it is gone when the process is.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
+};
+
+use crate::WireguardError;
+use crate::link::is;
+use crate::message::{ANSWER_LEN, Answer, Request, What};
+use crate::plan::{KEY_LEN, Peer, PeerState, Plan, Psk};
+use crate::tun;
+
+/// How long an answer may take. Measured: below 1 ms; a machine that swaps may take its time.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A running `spa-tunnel`.
 #[derive(Debug)]
-pub struct Tunnel(OwnedFd);
-const N: WireguardError = WireguardError::NoKernelWireguard;
-impl Tunnel {
-    pub fn open(n: &str, i: u32) -> Result<Self, WireguardError> { Err(N) }
-    pub fn start(p: &Plan<'_>) -> Result<Self, WireguardError> { Err(N) }
-    pub fn set_private_key(&mut self, k: &[u8; 32]) -> Result<(), WireguardError> { Err(N) }
-    pub fn set_listen_port(&mut self, p: u16) -> Result<(), WireguardError> { Err(N) }
-    pub fn put_peer(&mut self, p: &Peer<'_>) -> Result<(), WireguardError> { Err(N) }
-    pub fn remove_peer(&mut self, k: &[u8; 32]) -> Result<(), WireguardError> { Err(N) }
-    pub fn peer(&mut self, k: &[u8; 32]) -> Result<Option<PeerState>, WireguardError> { Err(N) }
-    pub fn peers(&mut self) -> Result<Vec<PeerState>, WireguardError> { Err(N) }
-    pub fn check(&mut self) -> Result<(), WireguardError> { Err(N) }
-    pub fn end(self) -> Result<(), WireguardError> { Err(N) }
+pub struct Tunnel {
+    name: String,
+    socket: OwnedFd,
+    child: Child,
+    ended: Option<ExitStatus>,
+    /// It once left a request unanswered, so answers no longer match requests.
+    silent: bool,
 }
-impl AsFd for Tunnel { fn as_fd(&self) -> BorrowedFd<'_> { self.0.as_fd() } }
+
+impl Tunnel {
+    /// Makes the TUN device, starts the process and waits until it listens.
+    pub fn start(plan: &Plan<'_>) -> Result<Self, WireguardError> {
+        let device = tun::make(plan.name).map_err(|source| no_tun(plan.name, source))?;
+        let (socket, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(|errno| not_started(plan, errno.into()))?;
+        let child = command(plan, theirs).spawn().map_err(|source| not_started(plan, source))?;
+        let mut tunnel = Self { name: plan.name.to_owned(), socket, child, ended: None, silent: false };
+        tunnel.hand_over(plan, device)?;
+        match tunnel.answer()? {
+            Answer::Ready => Ok(tunnel),
+            Answer::Failed { what: What::Port, errno } => Err(port_refused(plan.listen_port, errno)),
+            other => Err(other.into()),
+        }
+    }
+
+    /// Hands the private key over.
+    pub fn set_private_key(&mut self, key: &[u8; KEY_LEN]) -> Result<(), WireguardError> {
+        self.perform(&Request::Key((*key).into()))
+    }
+
+    /// Adds or replaces a peer.
+    pub fn put_peer(&mut self, peer: &Peer<'_>) -> Result<(), WireguardError> {
+        self.perform(&Request::Put(Peer { psk: Psk::from(*peer.psk.expose()), ..*peer }))
+    }
+
+    /// Removes a peer, there or not.
+    pub fn remove_peer(&mut self, key: &[u8; KEY_LEN]) -> Result<(), WireguardError> {
+        self.perform(&Request::Remove(*key))
+    }
+
+    /// Asks for one peer.
+    pub fn peer(&mut self, key: &[u8; KEY_LEN]) -> Result<Option<PeerState>, WireguardError> {
+        self.send(&Request::Read(*key))?;
+        match self.answer()? {
+            Answer::Peer(peer) => Ok(Some(peer)),
+            Answer::End => Ok(None),
+            other => Err(other.into()),
+        }
+    }
+
+    /// Asks for all peers, ordered by key.
+    pub fn peers(&mut self) -> Result<Vec<PeerState>, WireguardError> {
+        self.send(&Request::List)?;
+        let mut peers = Vec::new();
+        loop {
+            match self.answer()? {
+                Answer::Peer(peer) => peers.push(peer),
+                Answer::End => break,
+                other => return Err(other.into()),
+            }
+        }
+        peers.sort_unstable_by_key(|peer: &PeerState| peer.key);
+        Ok(peers)
+    }
+
+    /// Tells whether the process still runs.
+    pub fn check(&mut self) -> Result<(), WireguardError> {
+        match self.wait_for(PollFlags::empty(), Duration::ZERO)? {
+            Seen::Nothing | Seen::Readable => Ok(()),
+            Seen::HungUp => Err(self.ended()),
+        }
+    }
+
+    /// Ends the process and waits until it is gone.
+    pub fn end(mut self) -> Result<(), WireguardError> {
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<(), WireguardError> {
+        // The tunnel ends at the end of its input.
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+        self.reap();
+        if self.ended.is_some() {
+            return Ok(());
+        }
+        // It runs as another user: only an owner with CAP_KILL gets any further here.
+        let _ = self.child.kill();
+        Err(WireguardError::TunnelSilent)
+    }
+
+    fn hand_over(&mut self, plan: &Plan<'_>, device: OwnedFd) -> Result<(), WireguardError> {
+        let mtu = u16::try_from(plan.mtu).unwrap_or(u16::MAX);
+        let bytes = Request::Start { port: plan.listen_port, mtu }.encode()?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut beside = SendAncillaryBuffer::new(&mut space);
+        let device = [device.as_fd()];
+        beside.push(SendAncillaryMessage::ScmRights(&device));
+        match rustix::net::sendmsg(&self.socket, &[IoSlice::new(bytes.as_slice())], &mut beside, SendFlags::NOSIGNAL) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(self.ended()),
+        }
+    }
+
+    fn perform(&mut self, request: &Request<'_>) -> Result<(), WireguardError> {
+        self.send(request)?;
+        match self.answer()? {
+            Answer::Done => Ok(()),
+            other => Err(other.into()),
+        }
+    }
+
+    fn send(&mut self, request: &Request<'_>) -> Result<(), WireguardError> {
+        if self.silent {
+            return Err(WireguardError::TunnelSilent);
+        }
+        let bytes = request.encode()?;
+        // One request is on its way at a time, so there is always room.
+        match rustix::net::send(&self.socket, bytes.as_slice(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(self.ended()),
+        }
+    }
+
+    fn answer(&mut self) -> Result<Answer, WireguardError> {
+        match self.wait_for(PollFlags::IN, PATIENCE)? {
+            Seen::Readable => {}
+            Seen::HungUp => return Err(self.ended()),
+            Seen::Nothing => {
+                self.silent = true;
+                return Err(WireguardError::TunnelSilent);
+            }
+        }
+        // One byte more than an answer, so that a longer one shows.
+        let mut bytes = [0; ANSWER_LEN + 1];
+        match rustix::net::recv(&self.socket, &mut bytes, RecvFlags::DONTWAIT) {
+            Ok((0, _)) | Err(_) => Err(self.ended()),
+            Ok((len, _)) => Answer::decode(bytes.get(..len).unwrap_or_default()).ok_or(WireguardError::Message),
+        }
+    }
+
+    fn wait_for(&self, flags: PollFlags, patience: Duration) -> Result<Seen, WireguardError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+            let mut fds = [PollFd::new(&self.socket, flags)];
+            match poll(&mut fds, Some(&timeout)) {
+                Err(Errno::INTR) => continue,
+                Err(errno) => {
+                    return Err(WireguardError::Tunnel { doing: "while waiting for it", source: errno.into() });
+                }
+                Ok(_) => {}
+            }
+            let seen = fds.first().map_or(PollFlags::empty(), PollFd::revents);
+            // An answer sent before the end is still an answer.
+            return Ok(match (seen.contains(PollFlags::IN), seen.intersects(PollFlags::HUP | PollFlags::ERR)) {
+                (true, _) => Seen::Readable,
+                (false, true) => Seen::HungUp,
+                (false, false) => Seen::Nothing,
+            });
+        }
+    }
+
+    /// The error for a tunnel whose end of the pair is closed.
+    fn ended(&mut self) -> WireguardError {
+        self.reap();
+        WireguardError::TunnelEnded { name: self.name.clone(), status: self.ended }
+    }
+
+    /// Takes the exit status once the process has closed its end, which it does only by ending.
+    fn reap(&mut self) {
+        if self.ended.is_none() && matches!(self.wait_for(PollFlags::empty(), PATIENCE), Ok(Seen::HungUp)) {
+            self.ended = self.child.wait().ok();
+        }
+    }
+}
+
+impl AsFd for Tunnel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        // Nobody is left to be told.
+        let _ = self.finish();
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Nothing,
+    Readable,
+    HungUp,
+}
+
+fn command(plan: &Plan<'_>, socket: OwnedFd) -> Command {
+    let mut command = Command::new(plan.tunnel_program);
+    command.env_clear().current_dir("/").stdin(Stdio::from(socket)).stdout(Stdio::null());
+    // Changing to the user one is already would need privileges for nothing.
+    if rustix::process::geteuid().as_raw() != plan.tunnel_uid {
+        command.uid(plan.tunnel_uid);
+    }
+    if rustix::process::getegid().as_raw() != plan.tunnel_gid {
+        command.gid(plan.tunnel_gid);
+    }
+    command
+}
+
+fn not_started(plan: &Plan<'_>, source: io::Error) -> WireguardError {
+    WireguardError::Start { program: plan.tunnel_program.into(), uid: plan.tunnel_uid, source }
+}
+
+fn no_tun(name: &str, source: io::Error) -> WireguardError {
+    match source.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::BUSY) => WireguardError::Occupied { name: name.to_owned(), what: "in use".to_owned() },
+        Some(Errno::PERM) => WireguardError::NotPermitted { doing: "making a TUN device", name: name.to_owned() },
+        _ => WireguardError::NoTun { source },
+    }
+}
+
+fn port_refused(port: u16, errno: i32) -> WireguardError {
+    let source = io::Error::from_raw_os_error(errno);
+    if is(&source, Errno::ADDRINUSE) {
+        WireguardError::PortInUse { port }
+    } else if is(&source, Errno::ACCESS) {
+        WireguardError::PortReserved { port }
+    } else {
+        Answer::Failed { what: What::Port, errno }.into()
+    }
+}

@@ -71,10 +71,12 @@ pub enum WireguardError {
         prefix: u8,
     },
     /// `spa-tunnel` could not be started.
-    #[error("cannot start {}: {source}", program.display())]
+    #[error("cannot start {} as user {uid}: {source}", program.display())]
     Start {
         /// The executable.
         program: PathBuf,
+        /// The user it was to run as.
+        uid: u32,
         /// Why.
         source: io::Error,
     },

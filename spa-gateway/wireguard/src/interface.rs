@@ -90,7 +90,8 @@ impl Interface {
         &self.name
     }
 
-    /// Sets the private key of the interface. Another key than before ends every session of every peer.
+    /// Sets the private key of the interface: once, before the first peer. The same key again changes nothing;
+    /// another one holds from the next handshake of each peer on at the latest.
     ///
     /// # Errors
     /// The kernel's refusal, or the end of `spa-tunnel`.

@@ -104,11 +104,12 @@ pub struct PeerState {
     pub key: [u8; KEY_LEN],
     /// Where its last authentic packet came from, or where it was put.
     pub endpoint: Option<SocketAddr>,
-    /// Time since the last completed handshake; `None` before the first. The kernel notes the wall clock,
-    /// so a stepped clock falsifies it there (never below zero).
+    /// Time since the last handshake; `None` before the first. The kernel notes the wall clock, so a stepped clock
+    /// falsifies it there (never below zero). The embedded WireGuard, when it did not begin the handshake, counts
+    /// it as soon as it has answered, before the other side has shown that it knows the preshared key.
     pub handshake_age: Option<Duration>,
-    /// Bytes received from it, tunnel overhead included.
+    /// Bytes received from it; the kernel counts the tunnel's overhead, the embedded WireGuard does not.
     pub rx: u64,
-    /// Bytes sent to it, tunnel overhead included.
+    /// Bytes sent to it, overhead included.
     pub tx: u64,
 }
