@@ -4,5 +4,12 @@
 //! performs effects strictly in order, and speaks with administrators.
 #![deny(unsafe_code)]
 
+pub mod accounts;
+pub mod capture;
+pub mod checksum;
+pub mod clock;
 pub mod config;
+pub mod enforcer_link;
 pub mod files;
+pub mod reply;
+pub mod sandbox;

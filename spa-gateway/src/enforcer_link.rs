@@ -1,0 +1,339 @@
+//! The daemon's end of the enforcer: starting it, its greeting, orders and their answers.
+//!
+//! Invariant: answers come in the order of the orders, one sequence number each. An
+//! enforcer that breaks this, or falls silent, is not argued with: the daemon stops,
+//! and kernel timeouts close what is open.
+
+use std::ffi::OsString;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags,
+    SocketType, sockopt,
+};
+use spa_order::{
+    ANSWER_LEN, Answer, DecodeError, Hello, MAX_KNOCK_INTERFACES, Opening, Order, PeerReport, Usage,
+};
+
+use crate::accounts::Account;
+use crate::config::Config;
+use crate::reply::ReplySockets;
+
+/// How long the enforcer may take to be ready: it makes a table, sockets and an interface.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// How long one answer may take before the enforcer counts as hung.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How many orders are on their way at once: fewer than either socket buffer holds, so
+/// that both sides can never wait for each other.
+const WINDOW: usize = 64;
+/// The name of its executable.
+const EXECUTABLE: &str = "spa-enforcer";
+
+/// Why the enforcer cannot be relied on.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// No executable.
+    #[error("{EXECUTABLE} is neither beside this program nor in PATH; install it there")]
+    NotFound,
+    /// It cannot be run.
+    #[error("cannot run {}: {source}; see its permissions", file.display())]
+    Run {
+        /// Its file.
+        file: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// It ended before it was ready; its own line says why.
+    #[error("the enforcer did not start")]
+    NotReady,
+    /// The socket between us.
+    #[error("the enforcer cannot be reached: {0}")]
+    Socket(#[from] io::Error),
+    /// It ended.
+    #[error("the enforcer ended")]
+    Ended,
+    /// It does not answer.
+    #[error("the enforcer does not answer")]
+    Silent,
+    /// Not an answer.
+    #[error("the enforcer answered with a {0}; daemon and enforcer must be of one version")]
+    Undecodable(DecodeError),
+    /// An answer, yet to nothing we asked.
+    #[error("the enforcer answered out of turn; daemon and enforcer must be of one version")]
+    OutOfTurn,
+}
+
+impl From<rustix::io::Errno> for LinkError {
+    fn from(errno: rustix::io::Errno) -> Self {
+        match errno {
+            rustix::io::Errno::AGAIN => Self::Silent,
+            rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET => Self::Ended,
+            other => Self::Socket(other.into()),
+        }
+    }
+}
+
+/// What the enforcer handed over when it was ready.
+#[derive(Debug)]
+pub struct Ready {
+    /// Its greeting.
+    pub hello: Hello,
+    /// One capture socket for each knock interface, in the order of the configuration.
+    pub captures: Vec<OwnedFd>,
+    /// The raw sockets for replies.
+    pub replies: ReplySockets,
+}
+
+/// The connection to a running enforcer.
+#[derive(Debug)]
+pub struct EnforcerLink {
+    socket: OwnedFd,
+    last: u64,
+}
+
+/// Starts the enforcer. It greets when it is ready; see [`EnforcerLink::wait_ready`].
+///
+/// # Errors
+/// No executable, or one that cannot be run.
+pub fn spawn(
+    config: &Config,
+    tunnel_user: Account,
+    capacity: u32,
+) -> Result<(Child, EnforcerLink), LinkError> {
+    let (ours, theirs) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    let file = find_executable().ok_or(LinkError::NotFound)?;
+    // The orders are its standard input: nothing else of ours is open in it.
+    let child = Command::new(&file)
+        .args(flags(config, tunnel_user, capacity))
+        .env_clear()
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(|source| LinkError::Run { file, source })?;
+    let link = EnforcerLink {
+        socket: ours,
+        last: 0,
+    };
+    Ok((child, link))
+}
+
+/// The enforcer's limits as its command line.
+fn flags(config: &Config, tunnel_user: Account, capacity: u32) -> Vec<OsString> {
+    let mut flags: Vec<String> = Vec::new();
+    let mut put = |flag: &str, value: String| flags.extend([flag.to_owned(), value]);
+    for interface in config.knock.interfaces.get_ref() {
+        put("--knock-interface", interface.to_string());
+    }
+    put("--port", config.knock_port().to_string());
+    put(
+        "--wg-interface",
+        config.wireguard.interface.get_ref().to_string(),
+    );
+    put("--wg-port", config.wireguard_port().to_string());
+    put("--wg-backend", config.wireguard.backend.to_string());
+    for address in config.wireguard.addresses.get_ref() {
+        put("--address", address.to_string());
+    }
+    put(
+        "--max-ttl-ms",
+        config.session.longest.get_ref().0.as_millis().to_string(),
+    );
+    put("--max-peers", max_peers(capacity).to_string());
+    put("--control-port", config.control.port.get_ref().to_string());
+    for open in &config.firewall.keep_open {
+        put("--keep-open", open.to_string());
+    }
+    put("--tunnel-user", tunnel_user.uid.as_raw().to_string());
+    if config.firewall.masquerade {
+        flags.push("--masquerade".to_owned());
+    }
+    flags.into_iter().map(OsString::from).collect()
+}
+
+/// A session that replaces another has its peer beside the old one for a moment.
+fn max_peers(capacity: u32) -> u32 {
+    capacity.saturating_mul(2).min(spa_order::MAX_PEERS)
+}
+
+/// Beside this program, else in PATH.
+fn find_executable() -> Option<PathBuf> {
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|ours| ours.parent().map(Path::to_owned));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    beside
+        .into_iter()
+        .chain(std::env::split_paths(&path))
+        .map(|directory| directory.join(EXECUTABLE))
+        .find(|file| file.is_file())
+}
+
+impl EnforcerLink {
+    /// Waits for the greeting and takes the sockets that come with it.
+    ///
+    /// # Errors
+    /// [`LinkError::NotReady`] when it ended first; anything that is no greeting.
+    pub fn wait_ready(&mut self) -> Result<Ready, LinkError> {
+        sockopt::set_socket_timeout(&self.socket, sockopt::Timeout::Recv, Some(READY_WITHIN))?;
+        let (answer, descriptors) = self.receive_with_descriptors()?;
+        sockopt::set_socket_timeout(&self.socket, sockopt::Timeout::Recv, Some(ANSWER_WITHIN))?;
+        sockopt::set_socket_timeout(&self.socket, sockopt::Timeout::Send, Some(ANSWER_WITHIN))?;
+        let (0, Answer::Hello(hello)) = answer else {
+            return Err(LinkError::OutOfTurn);
+        };
+        if descriptors.len() != hello.descriptors() {
+            return Err(LinkError::OutOfTurn);
+        }
+        let mut descriptors = descriptors.into_iter();
+        let captures = descriptors
+            .by_ref()
+            .take(hello.knock.indices().len())
+            .collect();
+        let v4 = descriptors.next().ok_or(LinkError::OutOfTurn)?;
+        let replies = ReplySockets {
+            v4,
+            v6: descriptors.next(),
+        };
+        Ok(Ready {
+            hello,
+            captures,
+            replies,
+        })
+    }
+
+    /// Has one order performed.
+    ///
+    /// # Errors
+    /// An enforcer that cannot be relied on. A refusal is an answer, not an error.
+    pub fn perform(&mut self, order: &Order) -> Result<Answer, LinkError> {
+        let asked = self.send(order)?;
+        self.receive(asked)
+    }
+
+    /// Has orders performed, in their order; the answers come in the same order.
+    ///
+    /// # Errors
+    /// As [`perform`](Self::perform).
+    pub fn perform_all(&mut self, orders: &[Order]) -> Result<Vec<Answer>, LinkError> {
+        let mut answers = Vec::with_capacity(orders.len());
+        for window in orders.chunks(WINDOW) {
+            let mut asked = Vec::with_capacity(window.len());
+            for order in window {
+                asked.push(self.send(order)?);
+            }
+            for seq in asked {
+                answers.push(self.receive(seq)?);
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Lists every peer.
+    ///
+    /// # Errors
+    /// As [`perform`](Self::perform).
+    pub fn list_peers(&mut self) -> Result<Vec<PeerReport>, LinkError> {
+        self.list(&Order::ListPeers, |answer| match answer {
+            Answer::Peer(peer) => Some(peer),
+            _ => None,
+        })
+    }
+
+    /// Lists every door and flow.
+    ///
+    /// # Errors
+    /// As [`perform`](Self::perform).
+    pub fn list_openings(&mut self) -> Result<Vec<(Opening, Usage)>, LinkError> {
+        self.list(&Order::ListOpenings, |answer| match answer {
+            Answer::Opening { opening, usage } => Some((opening, usage)),
+            _ => None,
+        })
+    }
+
+    fn list<T>(
+        &mut self,
+        order: &Order,
+        line: impl Fn(Answer) -> Option<T>,
+    ) -> Result<Vec<T>, LinkError> {
+        let asked = self.send(order)?;
+        let mut lines = Vec::new();
+        loop {
+            match self.receive(asked)? {
+                Answer::End => return Ok(lines),
+                answer => lines.push(line(answer).ok_or(LinkError::OutOfTurn)?),
+            }
+        }
+    }
+
+    fn send(&mut self, order: &Order) -> Result<u64, LinkError> {
+        self.last += 1;
+        let message = order.encode(self.last);
+        // A message of a SEQPACKET socket goes whole or not at all.
+        rustix::io::retry_on_intr(|| {
+            rustix::net::send(&self.socket, &message[..], SendFlags::NOSIGNAL)
+        })?;
+        Ok(self.last)
+    }
+
+    fn receive(&mut self, asked: u64) -> Result<Answer, LinkError> {
+        // One byte more than an answer: a longer message shows.
+        let mut message = [0; ANSWER_LEN + 1];
+        let (length, _) = rustix::io::retry_on_intr(|| {
+            rustix::net::recv(&self.socket, &mut message, RecvFlags::empty())
+        })?;
+        let (seq, answer) = decode(message.get(..length).unwrap_or_default())?;
+        if seq != asked {
+            return Err(LinkError::OutOfTurn);
+        }
+        Ok(answer)
+    }
+
+    fn receive_with_descriptors(&mut self) -> Result<((u64, Answer), Vec<OwnedFd>), LinkError> {
+        let mut message = [0; ANSWER_LEN + 1];
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_KNOCK_INTERFACES + 2))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = rustix::io::retry_on_intr(|| {
+            rustix::net::recvmsg(
+                self.socket.as_fd(),
+                &mut [IoSliceMut::new(&mut message)],
+                &mut control,
+                RecvFlags::CMSG_CLOEXEC,
+            )
+        })?;
+        let descriptors = control
+            .drain()
+            .filter_map(|part| match part {
+                RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        let answer = decode(message.get(..received.bytes).unwrap_or_default());
+        match answer {
+            Err(LinkError::Ended) => Err(LinkError::NotReady),
+            other => Ok((other?, descriptors)),
+        }
+    }
+}
+
+fn decode(message: &[u8]) -> Result<(u64, Answer), LinkError> {
+    // No message of ours is empty: the other end is gone.
+    if message.is_empty() {
+        return Err(LinkError::Ended);
+    }
+    Answer::decode(message).map_err(LinkError::Undecodable)
+}
+
+#[cfg(test)]
+mod tests;

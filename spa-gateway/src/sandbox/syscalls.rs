@@ -1,0 +1,188 @@
+//! The system calls of the daemon: an allowlist, found by running it under strace.
+//!
+//! Any other call fails with `EPERM`, so that a library that probes goes on without it.
+
+use std::collections::BTreeMap;
+
+use libc::{
+    SYS_accept4, SYS_adjtimex, SYS_bind, SYS_brk, SYS_clock_adjtime, SYS_clock_gettime,
+    SYS_clock_nanosleep, SYS_clone, SYS_clone3, SYS_close, SYS_dup, SYS_epoll_create1,
+    SYS_epoll_ctl, SYS_epoll_pwait, SYS_eventfd2, SYS_exit, SYS_exit_group, SYS_fchmod, SYS_fchown,
+    SYS_fcntl, SYS_fdatasync, SYS_fstat, SYS_fsync, SYS_ftruncate, SYS_futex, SYS_getcwd,
+    SYS_geteuid, SYS_getpeername, SYS_getpid, SYS_getrandom, SYS_getsockname, SYS_getsockopt,
+    SYS_gettid, SYS_getuid, SYS_ioctl, SYS_lseek, SYS_madvise, SYS_membarrier, SYS_mmap,
+    SYS_mprotect, SYS_mremap, SYS_munmap, SYS_nanosleep, SYS_newfstatat, SYS_openat, SYS_ppoll,
+    SYS_prctl, SYS_pread64, SYS_pwrite64, SYS_read, SYS_readlinkat, SYS_readv, SYS_recvfrom,
+    SYS_recvmsg, SYS_restart_syscall, SYS_rseq, SYS_rt_sigaction, SYS_rt_sigprocmask,
+    SYS_rt_sigreturn, SYS_sched_getaffinity, SYS_sched_yield, SYS_sendmsg, SYS_sendto,
+    SYS_set_robust_list, SYS_setsockopt, SYS_shutdown, SYS_sigaltstack, SYS_socket, SYS_socketpair,
+    SYS_statx, SYS_tgkill, SYS_uname, SYS_unlinkat, SYS_wait4, SYS_waitid, SYS_write, SYS_writev,
+    c_long,
+};
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule,
+};
+
+/// Open with any argument.
+const PLAIN: &[c_long] = &[
+    // Files that are open, and the store's own.
+    SYS_read,
+    SYS_readv,
+    SYS_pread64,
+    SYS_write,
+    SYS_writev,
+    SYS_pwrite64,
+    SYS_lseek,
+    SYS_fstat,
+    SYS_newfstatat,
+    SYS_statx,
+    SYS_fsync,
+    SYS_fdatasync,
+    SYS_ftruncate,
+    SYS_fchmod,
+    SYS_fchown,
+    SYS_openat,
+    SYS_unlinkat,
+    SYS_readlinkat,
+    SYS_getcwd,
+    SYS_close,
+    SYS_dup,
+    SYS_fcntl,
+    SYS_ioctl,
+    // Sockets. New ones are limited below.
+    SYS_accept4,
+    SYS_bind,
+    SYS_getpeername,
+    SYS_getsockname,
+    SYS_getsockopt,
+    SYS_setsockopt,
+    SYS_recvfrom,
+    SYS_recvmsg,
+    SYS_sendto,
+    SYS_sendmsg,
+    SYS_shutdown,
+    SYS_ppoll,
+    SYS_epoll_create1,
+    SYS_epoll_ctl,
+    SYS_epoll_pwait,
+    SYS_eventfd2,
+    // Memory and threads.
+    SYS_brk,
+    SYS_mmap,
+    SYS_mprotect,
+    SYS_mremap,
+    SYS_munmap,
+    SYS_madvise,
+    SYS_membarrier,
+    SYS_clone,
+    SYS_clone3,
+    SYS_set_robust_list,
+    SYS_rseq,
+    SYS_futex,
+    SYS_prctl,
+    SYS_sched_yield,
+    SYS_sched_getaffinity,
+    SYS_getpid,
+    SYS_gettid,
+    SYS_getuid,
+    SYS_geteuid,
+    SYS_uname,
+    // Signals, the end, the enforcer's end.
+    SYS_rt_sigaction,
+    SYS_rt_sigprocmask,
+    SYS_rt_sigreturn,
+    SYS_sigaltstack,
+    SYS_tgkill,
+    SYS_wait4,
+    SYS_waitid,
+    SYS_exit,
+    SYS_exit_group,
+    SYS_restart_syscall,
+    // Clocks and randomness. Without a capability adjtimex only reads.
+    SYS_clock_gettime,
+    SYS_clock_nanosleep,
+    SYS_nanosleep,
+    SYS_adjtimex,
+    SYS_clock_adjtime,
+    SYS_getrandom,
+];
+
+/// Calls that newer architectures have only in their `…at` form.
+#[cfg(target_arch = "x86_64")]
+const OLDER: &[c_long] = &[
+    libc::SYS_access,
+    libc::SYS_epoll_wait,
+    libc::SYS_lstat,
+    libc::SYS_open,
+    libc::SYS_poll,
+    libc::SYS_readlink,
+    libc::SYS_stat,
+    libc::SYS_unlink,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const OLDER: &[c_long] = &[libc::SYS_faccessat];
+
+/// Families a new socket may have: netlink to list our own addresses, unix for signals.
+const FAMILIES: [libc::c_int; 2] = [libc::AF_NETLINK, libc::AF_UNIX];
+
+/// Applies the allowlist to this thread and those it starts.
+pub(super) fn restrict() -> Result<(), seccompiler::Error> {
+    seccompiler::apply_filter(&program()?)
+}
+
+fn program() -> Result<BpfProgram, BackendError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = PLAIN
+        .iter()
+        .chain(OLDER)
+        // `c_long` is 64 bits wide on every architecture seccompiler knows.
+        .map(|call| (i64::from(*call), Vec::new()))
+        .collect();
+    let families = FAMILIES
+        .iter()
+        .map(|family| {
+            let family = u64::from(family.unsigned_abs());
+            let argument =
+                SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, family)?;
+            SeccompRule::new(vec![argument])
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    for call in [SYS_socket, SYS_socketpair] {
+        rules.insert(i64::from(call), families.clone());
+    }
+    let refuse = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    let filter = SeccompFilter::new(
+        rules,
+        refuse,
+        SeccompAction::Allow,
+        std::env::consts::ARCH.try_into()?,
+    )?;
+    filter.try_into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filter_fits_the_kernel() {
+        // BPF_MAXINSNS of the kernel.
+        assert!(program().expect("compiles").len() < 4_096);
+    }
+
+    #[test]
+    fn a_confined_thread_reads_the_clock_and_opens_no_internet_socket() {
+        let outcome = std::thread::spawn(|| {
+            restrict().expect("applied");
+            let clock = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0");
+            (
+                clock.tv_sec,
+                socket.map(|_| ()).map_err(|e| e.raw_os_error()),
+            )
+        });
+        let (seconds, socket) = outcome.join().expect("ran");
+        assert!(seconds > 0);
+        assert_eq!(socket, Err(Some(libc::EPERM)));
+    }
+}
