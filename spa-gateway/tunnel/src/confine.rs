@@ -77,10 +77,19 @@ fn no_files() -> Result<(), landlock::RulesetError> {
 
 /// Machines seccompiler does not know (32-bit ones) go without.
 fn few_system_calls() -> Result<(), seccompiler::Error> {
-    let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else { return Ok(()) };
-    #[allow(clippy::useless_conversion, reason = "c_long has 32 bits where seccompiler is of no use")]
-    let rules: BTreeMap<i64, Vec<_>> = ALLOWED.iter().map(|&call| (i64::from(call), Vec::new())).collect();
+    let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else {
+        return Ok(());
+    };
+    #[allow(
+        clippy::useless_conversion,
+        reason = "c_long has 32 bits where seccompiler is of no use"
+    )]
+    let rules: BTreeMap<i64, Vec<_>> = ALLOWED
+        .iter()
+        .map(|&call| (i64::from(call), Vec::new()))
+        .collect();
     let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    let program: BpfProgram = SeccompFilter::new(rules, refused, SeccompAction::Allow, arch)?.try_into()?;
+    let program: BpfProgram =
+        SeccompFilter::new(rules, refused, SeccompAction::Allow, arch)?.try_into()?;
     seccompiler::apply_filter(&program)
 }

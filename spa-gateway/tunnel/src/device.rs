@@ -16,6 +16,8 @@ use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::readiness;
+
 /// The TUN device; clones share it.
 #[derive(Clone)]
 pub struct Tun {
@@ -26,7 +28,10 @@ pub struct Tun {
 impl Tun {
     /// Takes a device that does not block and has packets begin at their IP header.
     pub fn take(device: OwnedFd, mtu: u16) -> io::Result<Self> {
-        Ok(Self { device: Arc::new(AsyncFd::register(device)?), mtu })
+        Ok(Self {
+            device: Arc::new(readiness::watch(device)?),
+            mtu,
+        })
     }
 }
 
@@ -35,7 +40,9 @@ impl IpSend for Tun {
         let packet = packet.into_bytes();
         let written = self
             .device
-            .async_io(Interest::WRITABLE, |device| Ok(rustix::io::write(device, &packet)?))
+            .async_io(Interest::WRITABLE, |device| {
+                Ok(rustix::io::write(device, &packet)?)
+            })
             .await;
         match written {
             // The interface is gone for good. Anything else is about this packet, or the link is down for a while;
@@ -55,7 +62,9 @@ impl IpRecv for Tun {
             let mut packet = pool.get();
             let len = self
                 .device
-                .async_io(Interest::READABLE, |device| Ok(rustix::io::read(device, &mut packet[..])?))
+                .async_io(Interest::READABLE, |device| {
+                    Ok(rustix::io::read(device, &mut packet[..])?)
+                })
                 .await?;
             packet.truncate(len);
             // What is no IP packet is nobody's.
@@ -76,12 +85,16 @@ pub struct Port(UdpSocket);
 impl Port {
     /// Binds the port for IPv6 and IPv4 at once, or for IPv4 alone where there is no IPv6.
     pub fn bind(port: u16) -> io::Result<Self> {
-        let both = SockOpt { only_v6: Some(false), ..SockOpt::default() };
+        let both = SockOpt {
+            only_v6: Some(false),
+            ..SockOpt::default()
+        };
         let bound = UdpSocket::bind((IpAddr::from(Ipv6Addr::UNSPECIFIED), port).into(), both);
         let socket = match bound {
-            Err(error) if no_ipv6(&error) => {
-                UdpSocket::bind((IpAddr::from(Ipv4Addr::UNSPECIFIED), port).into(), SockOpt::default())?
-            }
+            Err(error) if no_ipv6(&error) => UdpSocket::bind(
+                (IpAddr::from(Ipv4Addr::UNSPECIFIED), port).into(),
+                SockOpt::default(),
+            )?,
             other => other?,
         };
         // An older kernel refuses; packets then come one by one.
@@ -100,6 +113,12 @@ impl UdpTransportFactory for Port {
 }
 
 fn no_ipv6(error: &io::Error) -> bool {
-    let absent = [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL, Errno::PROTONOSUPPORT];
-    absent.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    let absent = [
+        Errno::AFNOSUPPORT,
+        Errno::ADDRNOTAVAIL,
+        Errno::PROTONOSUPPORT,
+    ];
+    absent
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

@@ -8,6 +8,7 @@
 mod confine;
 mod device;
 mod owner;
+mod readiness;
 mod serve;
 mod wireguard;
 
@@ -20,11 +21,17 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let Some(owner) = Owner::on_stdin() else {
-        eprintln!("spa-tunnel: started by spa-gateway and spa themselves; there is nothing to run by hand");
+        eprintln!(
+            "spa-tunnel: started by spa-gateway and spa themselves; there is nothing to run by hand"
+        );
         return ExitCode::from(USAGE);
     };
     // One thread: a second costs a stack and gains nothing measurable while the kernel moves the packets.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return stopped(&format!("cannot start: {error}")),
     };

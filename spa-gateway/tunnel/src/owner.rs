@@ -11,6 +11,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use zeroize::Zeroizing;
 
+use crate::readiness;
+
 /// The socket before the runtime knows it.
 pub struct Owner(OwnedFd);
 
@@ -56,17 +58,27 @@ impl Owner {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
         let mut into = [IoSliceMut::new(&mut bytes)];
-        let len = rustix::net::recvmsg(&self.0, &mut into, &mut beside, RecvFlags::CMSG_CLOEXEC)?.bytes;
+        let len =
+            rustix::net::recvmsg(&self.0, &mut into, &mut beside, RecvFlags::CMSG_CLOEXEC)?.bytes;
         let device = beside.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
             _ => None,
         });
         let mut networks = Vec::new();
         let request = Request::decode(bytes.get(..len).unwrap_or_default(), &mut networks);
-        let (Some(Request::Start { port, mtu }), Some(device)) = (request, device) else { return Ok(None) };
+        let (Some(Request::Start { port, mtu }), Some(device)) = (request, device) else {
+            return Ok(None);
+        };
         rustix::io::ioctl_fionbio(&self.0, true)?;
-        let socket = AsyncFd::register(self.0)?;
-        Ok(Some((Start { device, mtu, port }, Requests { socket, bytes, networks })))
+        let socket = readiness::watch(self.0)?;
+        Ok(Some((
+            Start { device, mtu, port },
+            Requests {
+                socket,
+                bytes,
+                networks,
+            },
+        )))
     }
 }
 
@@ -74,7 +86,9 @@ impl Requests {
     /// Waits for the next request. Nothing is lost when the future is dropped before it is ready.
     pub async fn next(&mut self) -> io::Result<Received<'_>> {
         let bytes = &mut self.bytes;
-        let receive = |socket: &OwnedFd| Ok(rustix::net::recv(socket, bytes.as_mut_slice(), RecvFlags::empty())?.0);
+        let receive = |socket: &OwnedFd| {
+            Ok(rustix::net::recv(socket, bytes.as_mut_slice(), RecvFlags::empty())?.0)
+        };
         let len = match self.socket.async_io(Interest::READABLE, receive).await {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
             other => other?,
@@ -83,13 +97,17 @@ impl Requests {
             return Ok(Received::End);
         }
         let bytes = self.bytes.get(..len).unwrap_or_default();
-        Ok(Request::decode(bytes, &mut self.networks).map_or(Received::Malformed, Received::Request))
+        Ok(Request::decode(bytes, &mut self.networks)
+            .map_or(Received::Malformed, Received::Request))
     }
 
     /// Sends an answer, waiting while the owner reads slowly.
     pub async fn answer(&self, answer: Answer) -> io::Result<()> {
         let bytes = answer.encode();
         let send = |socket: &OwnedFd| Ok(rustix::net::send(socket, &bytes, SendFlags::NOSIGNAL)?);
-        self.socket.async_io(Interest::WRITABLE, send).await.map(drop)
+        self.socket
+            .async_io(Interest::WRITABLE, send)
+            .await
+            .map(drop)
     }
 }

@@ -26,7 +26,9 @@ pub enum Stop {
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Malformed => f.write_str("what its owner sent is no request: install both from one version"),
+            Self::Malformed => {
+                f.write_str("what its owner sent is no request: install both from one version")
+            }
             Self::Told => f.write_str("could not begin; its owner says why"),
             Self::Socket(error) => write!(f, "the socket to its owner failed: {error}"),
             Self::Device => f.write_str("its TUN device is gone"),
@@ -42,12 +44,16 @@ impl From<io::Error> for Stop {
 
 /// Serves one owner from its first message to its end.
 pub async fn serve(owner: Owner) -> Result<(), Stop> {
-    let Some((start, mut requests)) = owner.start()? else { return Err(Stop::Malformed) };
+    let Some((start, mut requests)) = owner.start()? else {
+        return Err(Stop::Malformed);
+    };
     let tun = told(&requests, What::Tun, Tun::take(start.device, start.mtu)).await?;
     let port = told(&requests, What::Port, Port::bind(start.port)).await?;
     told(&requests, What::Confine, confine::give_up_everything()).await?;
     requests.answer(Answer::Ready).await?;
-    let Some(mut wireguard) = first_key(&mut requests, port, tun).await? else { return Ok(()) };
+    let Some(mut wireguard) = first_key(&mut requests, port, tun).await? else {
+        return Ok(());
+    };
     loop {
         let received = tokio::select! {
             received = requests.next() => received?,
@@ -55,7 +61,9 @@ pub async fn serve(owner: Owner) -> Result<(), Stop> {
         };
         let reply = match received {
             Received::End => break,
-            Received::Malformed | Received::Request(Request::Start { .. }) => return Err(Stop::Malformed),
+            Received::Malformed | Received::Request(Request::Start { .. }) => {
+                return Err(Stop::Malformed);
+            }
             Received::Request(request) => perform(&wireguard, request).await,
         };
         for answer in reply.answers {
@@ -70,18 +78,27 @@ pub async fn serve(owner: Owner) -> Result<(), Stop> {
 }
 
 /// Waits for the private key and brings WireGuard up with it; `None` when the owner is gone first.
-async fn first_key(requests: &mut Requests, port: Port, tun: Tun) -> Result<Option<Wireguard>, Stop> {
+async fn first_key(
+    requests: &mut Requests,
+    port: Port,
+    tun: Tun,
+) -> Result<Option<Wireguard>, Stop> {
     loop {
         let answer = match requests.next().await? {
             Received::End => return Ok(None),
-            Received::Malformed | Received::Request(Request::Start { .. }) => return Err(Stop::Malformed),
+            Received::Malformed | Received::Request(Request::Start { .. }) => {
+                return Err(Stop::Malformed);
+            }
             Received::Request(Request::Key(key)) => {
                 let up = Wireguard::bring_up(&key, port, tun).await;
                 let wireguard = told(requests, What::Key, up).await?;
                 requests.answer(Answer::Done).await?;
                 return Ok(Some(wireguard));
             }
-            Received::Request(Request::Put(_)) => Answer::Failed { what: What::Order, errno: libc::EINVAL },
+            Received::Request(Request::Put(_)) => Answer::Failed {
+                what: What::Order,
+                errno: libc::EINVAL,
+            },
             // Without a key there is no peer yet.
             Received::Request(Request::Remove(_)) => Answer::Done,
             Received::Request(Request::Read(_) | Request::List) => Answer::End,
@@ -105,7 +122,10 @@ async fn perform(wireguard: &Wireguard, request: Request<'_>) -> Reply {
     let mut greet = None;
     let answers = match request {
         // Refused before this is reached.
-        Request::Start { .. } => vec![Answer::Failed { what: What::Order, errno: libc::EINVAL }],
+        Request::Start { .. } => vec![Answer::Failed {
+            what: What::Order,
+            errno: libc::EINVAL,
+        }],
         Request::Key(key) => vec![done(wireguard.set_key(&key).await, What::Key)],
         Request::Put(peer) => {
             greet = peer.endpoint.and(peer.keepalive).map(|_| peer.key);
@@ -113,12 +133,20 @@ async fn perform(wireguard: &Wireguard, request: Request<'_>) -> Reply {
         }
         Request::Remove(key) => vec![done(wireguard.remove(&key).await, What::Peer)],
         Request::Read(key) => {
-            let found = wireguard.peers().await.into_iter().find(|peer| peer.key == key);
+            let found = wireguard
+                .peers()
+                .await
+                .into_iter()
+                .find(|peer| peer.key == key);
             vec![found.map_or(Answer::End, Answer::Peer)]
         }
         Request::List => {
             let peers = wireguard.peers().await;
-            peers.into_iter().map(Answer::Peer).chain([Answer::End]).collect()
+            peers
+                .into_iter()
+                .map(Answer::Peer)
+                .chain([Answer::End])
+                .collect()
         }
     };
     Reply { answers, greet }
@@ -136,5 +164,8 @@ async fn told<T>(requests: &Requests, what: What, result: io::Result<T>) -> Resu
 }
 
 fn failure(what: What, error: &io::Error) -> Answer {
-    Answer::Failed { what, errno: error.raw_os_error().unwrap_or(0) }
+    Answer::Failed {
+        what,
+        errno: error.raw_os_error().unwrap_or(0),
+    }
 }

@@ -47,7 +47,10 @@ impl Wireguard {
     /// Takes another private key; the same one changes nothing.
     pub async fn set_key(&self, key: &[u8; KEY_LEN]) -> io::Result<()> {
         let key = StaticSecret::from(*key);
-        self.device.write(async |device| device.set_private_key(key).await).await.map_err(as_io)
+        self.device
+            .write(async |device| device.set_private_key(key).await)
+            .await
+            .map_err(as_io)
     }
 
     /// Adds the peer, or puts it in the place of the one of that key; no packet passes in between.
@@ -68,19 +71,31 @@ impl Wireguard {
     /// Sends a handshake initiation now; gotatun by itself would at its next look at the timers, up to 250 ms later.
     pub async fn greet(&self, key: &[u8; KEY_LEN]) {
         // Done, too late, or the peer is gone: its timers go on with it either way.
-        let _ = timeout(FIRST_HANDSHAKE, self.device.force_handshake(&PublicKey::from(*key))).await;
+        let _ = timeout(
+            FIRST_HANDSHAKE,
+            self.device.force_handshake(&PublicKey::from(*key)),
+        )
+        .await;
     }
 
     /// Removes a peer, there or not.
     pub async fn remove(&self, key: &[u8; KEY_LEN]) -> io::Result<()> {
         let key = PublicKey::from(*key);
-        self.device.write(async |device| device.remove_peer(&key).await).await.map(drop).map_err(as_io)
+        self.device
+            .write(async |device| device.remove_peer(&key).await)
+            .await
+            .map(drop)
+            .map_err(as_io)
     }
 
     /// Tells about all peers.
     pub async fn peers(&self) -> Vec<PeerState> {
         let peers = self.device.read(async |device| device.peers().await).await;
-        peers.iter().filter(|peer| peer.peer.public_key != self.nobody).map(state).collect()
+        peers
+            .iter()
+            .filter(|peer| peer.peer.public_key != self.nobody)
+            .map(state)
+            .collect()
     }
 
     /// Waits until it cannot go on.

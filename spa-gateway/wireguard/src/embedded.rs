@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown,
+    SocketFlags, SocketType,
 };
 
 use crate::WireguardError;
@@ -39,15 +40,30 @@ impl Tunnel {
     /// Makes the TUN device, starts the process and waits until it listens.
     pub fn start(plan: &Plan<'_>) -> Result<Self, WireguardError> {
         let device = tun::make(plan.name).map_err(|source| no_tun(plan.name, source))?;
-        let (socket, theirs) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .map_err(|errno| not_started(plan, errno.into()))?;
-        let child = command(plan, theirs).spawn().map_err(|source| not_started(plan, source))?;
-        let mut tunnel = Self { name: plan.name.to_owned(), socket, child, ended: None, silent: false };
+        let (socket, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(|errno| not_started(plan, errno.into()))?;
+        let child = command(plan, theirs)
+            .spawn()
+            .map_err(|source| not_started(plan, source))?;
+        let mut tunnel = Self {
+            name: plan.name.to_owned(),
+            socket,
+            child,
+            ended: None,
+            silent: false,
+        };
         tunnel.hand_over(plan, device)?;
         match tunnel.answer()? {
             Answer::Ready => Ok(tunnel),
-            Answer::Failed { what: What::Port, errno } => Err(port_refused(plan.listen_port, errno)),
+            Answer::Failed {
+                what: What::Port,
+                errno,
+            } => Err(port_refused(plan.listen_port, errno)),
             other => Err(other.into()),
         }
     }
@@ -59,7 +75,10 @@ impl Tunnel {
 
     /// Adds or replaces a peer.
     pub fn put_peer(&mut self, peer: &Peer<'_>) -> Result<(), WireguardError> {
-        self.perform(&Request::Put(Peer { psk: Psk::from(*peer.psk.expose()), ..*peer }))
+        self.perform(&Request::Put(Peer {
+            psk: Psk::from(*peer.psk.expose()),
+            ..*peer
+        }))
     }
 
     /// Removes a peer, there or not.
@@ -119,12 +138,21 @@ impl Tunnel {
 
     fn hand_over(&mut self, plan: &Plan<'_>, device: OwnedFd) -> Result<(), WireguardError> {
         let mtu = u16::try_from(plan.mtu).unwrap_or(u16::MAX);
-        let bytes = Request::Start { port: plan.listen_port, mtu }.encode()?;
+        let bytes = Request::Start {
+            port: plan.listen_port,
+            mtu,
+        }
+        .encode()?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut beside = SendAncillaryBuffer::new(&mut space);
         let device = [device.as_fd()];
         beside.push(SendAncillaryMessage::ScmRights(&device));
-        match rustix::net::sendmsg(&self.socket, &[IoSlice::new(bytes.as_slice())], &mut beside, SendFlags::NOSIGNAL) {
+        match rustix::net::sendmsg(
+            &self.socket,
+            &[IoSlice::new(bytes.as_slice())],
+            &mut beside,
+            SendFlags::NOSIGNAL,
+        ) {
             Ok(_) => Ok(()),
             Err(_) => Err(self.ended()),
         }
@@ -144,7 +172,11 @@ impl Tunnel {
         }
         let bytes = request.encode()?;
         // One request is on its way at a time, so there is always room.
-        match rustix::net::send(&self.socket, bytes.as_slice(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+        match rustix::net::send(
+            &self.socket,
+            bytes.as_slice(),
+            SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+        ) {
             Ok(_) => Ok(()),
             Err(_) => Err(self.ended()),
         }
@@ -163,7 +195,9 @@ impl Tunnel {
         let mut bytes = [0; ANSWER_LEN + 1];
         match rustix::net::recv(&self.socket, &mut bytes, RecvFlags::DONTWAIT) {
             Ok((0, _)) | Err(_) => Err(self.ended()),
-            Ok((len, _)) => Answer::decode(bytes.get(..len).unwrap_or_default()).ok_or(WireguardError::Message),
+            Ok((len, _)) => {
+                Answer::decode(bytes.get(..len).unwrap_or_default()).ok_or(WireguardError::Message)
+            }
         }
     }
 
@@ -171,34 +205,53 @@ impl Tunnel {
         let deadline = Instant::now() + patience;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+            let timeout = Timespec {
+                tv_sec: left.as_secs().cast_signed(),
+                tv_nsec: left.subsec_nanos().into(),
+            };
             let mut fds = [PollFd::new(&self.socket, flags)];
             match poll(&mut fds, Some(&timeout)) {
                 Err(Errno::INTR) => continue,
                 Err(errno) => {
-                    return Err(WireguardError::Tunnel { doing: "while waiting for it", source: errno.into() });
+                    return Err(WireguardError::Tunnel {
+                        doing: "while waiting for it",
+                        source: errno.into(),
+                    });
                 }
                 Ok(_) => {}
             }
             let seen = fds.first().map_or(PollFlags::empty(), PollFd::revents);
             // An answer sent before the end is still an answer.
-            return Ok(match (seen.contains(PollFlags::IN), seen.intersects(PollFlags::HUP | PollFlags::ERR)) {
-                (true, _) => Seen::Readable,
-                (false, true) => Seen::HungUp,
-                (false, false) => Seen::Nothing,
-            });
+            return Ok(
+                match (
+                    seen.contains(PollFlags::IN),
+                    seen.intersects(PollFlags::HUP | PollFlags::ERR),
+                ) {
+                    (true, _) => Seen::Readable,
+                    (false, true) => Seen::HungUp,
+                    (false, false) => Seen::Nothing,
+                },
+            );
         }
     }
 
     /// The error for a tunnel whose end of the pair is closed.
     fn ended(&mut self) -> WireguardError {
         self.reap();
-        WireguardError::TunnelEnded { name: self.name.clone(), status: self.ended }
+        WireguardError::TunnelEnded {
+            name: self.name.clone(),
+            status: self.ended,
+        }
     }
 
     /// Takes the exit status once the process has closed its end, which it does only by ending.
     fn reap(&mut self) {
-        if self.ended.is_none() && matches!(self.wait_for(PollFlags::empty(), PATIENCE), Ok(Seen::HungUp)) {
+        if self.ended.is_none()
+            && matches!(
+                self.wait_for(PollFlags::empty(), PATIENCE),
+                Ok(Seen::HungUp)
+            )
+        {
             self.ended = self.child.wait().ok();
         }
     }
@@ -226,7 +279,11 @@ enum Seen {
 
 fn command(plan: &Plan<'_>, socket: OwnedFd) -> Command {
     let mut command = Command::new(plan.tunnel_program);
-    command.env_clear().current_dir("/").stdin(Stdio::from(socket)).stdout(Stdio::null());
+    command
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(socket))
+        .stdout(Stdio::null());
     // Changing to the user one is already would need privileges for nothing.
     if rustix::process::geteuid().as_raw() != plan.tunnel_uid {
         command.uid(plan.tunnel_uid);
@@ -238,13 +295,23 @@ fn command(plan: &Plan<'_>, socket: OwnedFd) -> Command {
 }
 
 fn not_started(plan: &Plan<'_>, source: io::Error) -> WireguardError {
-    WireguardError::Start { program: plan.tunnel_program.into(), uid: plan.tunnel_uid, source }
+    WireguardError::Start {
+        program: plan.tunnel_program.into(),
+        uid: plan.tunnel_uid,
+        source,
+    }
 }
 
 fn no_tun(name: &str, source: io::Error) -> WireguardError {
     match source.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::BUSY) => WireguardError::Occupied { name: name.to_owned(), what: "in use".to_owned() },
-        Some(Errno::PERM) => WireguardError::NotPermitted { doing: "making a TUN device", name: name.to_owned() },
+        Some(Errno::BUSY) => WireguardError::Occupied {
+            name: name.to_owned(),
+            what: "in use".to_owned(),
+        },
+        Some(Errno::PERM) => WireguardError::NotPermitted {
+            doing: "making a TUN device",
+            name: name.to_owned(),
+        },
         _ => WireguardError::NoTun { source },
     }
 }
@@ -256,6 +323,10 @@ fn port_refused(port: u16, errno: i32) -> WireguardError {
     } else if is(&source, Errno::ACCESS) {
         WireguardError::PortReserved { port }
     } else {
-        Answer::Failed { what: What::Port, errno }.into()
+        Answer::Failed {
+            what: What::Port,
+            errno,
+        }
+        .into()
     }
 }

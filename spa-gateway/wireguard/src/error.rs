@@ -10,13 +10,17 @@ use std::process::ExitStatus;
 #[non_exhaustive]
 pub enum WireguardError {
     /// The name cannot be an interface's.
-    #[error("{name:?} cannot name an interface: 1 to 15 bytes without '/' and white space are needed")]
+    #[error(
+        "{name:?} cannot name an interface: 1 to 15 bytes without '/' and white space are needed"
+    )]
     Name {
         /// The name asked for.
         name: String,
     },
     /// An interface of that name exists and is not ours.
-    #[error("interface {name} exists and is {what}: choose another name, or remove it with `ip link delete {name}`")]
+    #[error(
+        "interface {name} exists and is {what}: choose another name, or remove it with `ip link delete {name}`"
+    )]
     Occupied {
         /// The interface.
         name: String,
@@ -24,16 +28,22 @@ pub enum WireguardError {
         what: String,
     },
     /// The kernel was demanded and has no WireGuard.
-    #[error("this kernel has no WireGuard: load the module `wireguard`, or let the backend be `auto` or `embedded`")]
+    #[error(
+        "this kernel has no WireGuard: load the module `wireguard`, or let the backend be `auto` or `embedded`"
+    )]
     NoKernelWireguard,
     /// `/dev/net/tun` cannot be opened.
-    #[error("cannot open /dev/net/tun ({source}): load the module `tun` and run as root or with CAP_NET_ADMIN")]
+    #[error(
+        "cannot open /dev/net/tun ({source}): load the module `tun` and run as root or with CAP_NET_ADMIN"
+    )]
     NoTun {
         /// Why.
         source: io::Error,
     },
     /// The caller lacks the capability.
-    #[error("{doing} on {name} needs CAP_NET_ADMIN: run as root or give the program that capability")]
+    #[error(
+        "{doing} on {name} needs CAP_NET_ADMIN: run as root or give the program that capability"
+    )]
     NotPermitted {
         /// What was tried.
         doing: &'static str,
@@ -41,13 +51,17 @@ pub enum WireguardError {
         name: String,
     },
     /// The UDP port is taken.
-    #[error("UDP port {port} is in use: find its owner with `ss -ulpn sport = :{port}`, or choose another port")]
+    #[error(
+        "UDP port {port} is in use: find its owner with `ss -ulpn sport = :{port}`, or choose another port"
+    )]
     PortInUse {
         /// The port.
         port: u16,
     },
     /// `spa-tunnel` has no privilege, so the port is out of its reach.
-    #[error("the embedded WireGuard runs without privilege and cannot listen on UDP port {port}: choose 1024 or above")]
+    #[error(
+        "the embedded WireGuard runs without privilege and cannot listen on UDP port {port}: choose 1024 or above"
+    )]
     PortReserved {
         /// The port.
         port: u16,
@@ -63,7 +77,9 @@ pub enum WireguardError {
         source: io::Error,
     },
     /// A route to that network exists through another interface.
-    #[error("a route to {address}/{prefix} exists through another interface and stays: remove it, or do without this network")]
+    #[error(
+        "a route to {address}/{prefix} exists through another interface and stays: remove it, or do without this network"
+    )]
     RouteTaken {
         /// The network.
         address: IpAddr,
@@ -100,10 +116,15 @@ pub enum WireguardError {
     #[error("spa-tunnel does not answer")]
     TunnelSilent,
     /// A message had a wrong length or content; a bug, or two versions mixed.
-    #[error("spa-tunnel and this program disagree about their messages: install both from one version")]
+    #[error(
+        "spa-tunnel and this program disagree about their messages: install both from one version"
+    )]
     Message,
     /// More allowed networks than a peer may have.
-    #[error("{count} networks for one peer are too many: {} are allowed", crate::message::MAX_ALLOWED)]
+    #[error(
+        "{count} networks for one peer are too many: {} are allowed",
+        crate::message::MAX_ALLOWED
+    )]
     TooManyNetworks {
         /// How many were asked for.
         count: usize,
@@ -131,9 +152,10 @@ impl WireguardError {
     /// The system's error number behind it, where there is one.
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::NoTun { source } | Self::Kernel { source, .. } | Self::Start { source, .. } | Self::Tunnel { source, .. } => {
-                source.raw_os_error()
-            }
+            Self::NoTun { source }
+            | Self::Kernel { source, .. }
+            | Self::Start { source, .. }
+            | Self::Tunnel { source, .. } => source.raw_os_error(),
             _ => None,
         }
     }

@@ -40,7 +40,9 @@ impl Interface {
     /// one sentence with its remedy each. Nothing is left behind.
     pub fn create(plan: &Plan<'_>) -> Result<Self, WireguardError> {
         link::check_name(plan.name)?;
-        plan.addresses.iter().try_for_each(|&network| link::check_prefix(network))?;
+        plan.addresses
+            .iter()
+            .try_for_each(|&network| link::check_prefix(network))?;
         let mut links = Links::open(plan.name)?;
         let adoption = links.look_for_ours(plan.name)?;
         let (index, engine) = match (plan.backend, adoption) {
@@ -55,10 +57,17 @@ impl Interface {
             (choice, Adoption::Nothing) => match (links.add_wireguard(plan.name)?, choice) {
                 (Some(index), _) => (index, Engine::Kernel(Wireguard::open(plan.name, index)?)),
                 (None, BackendChoice::Kernel) => return Err(WireguardError::NoKernelWireguard),
-                (None, BackendChoice::Auto | BackendChoice::Embedded) => Self::embed(&mut links, plan)?,
+                (None, BackendChoice::Auto | BackendChoice::Embedded) => {
+                    Self::embed(&mut links, plan)?
+                }
             },
         };
-        let mut interface = Self { name: plan.name.to_owned(), index, links, engine };
+        let mut interface = Self {
+            name: plan.name.to_owned(),
+            index,
+            links,
+            engine,
+        };
         match interface.bring_up(plan) {
             Ok(()) => Ok(interface),
             Err(error) => {
@@ -111,9 +120,13 @@ impl Interface {
     /// WireGuard refuses with `EINVAL` a peer put before [`set_private_key`](Self::set_private_key).
     pub fn put_peer(&mut self, peer: &Peer<'_>) -> Result<(), WireguardError> {
         if peer.allowed.len() > MAX_ALLOWED {
-            return Err(WireguardError::TooManyNetworks { count: peer.allowed.len() });
+            return Err(WireguardError::TooManyNetworks {
+                count: peer.allowed.len(),
+            });
         }
-        peer.allowed.iter().try_for_each(|&network| link::check_prefix(network))?;
+        peer.allowed
+            .iter()
+            .try_for_each(|&network| link::check_prefix(network))?;
         match &mut self.engine {
             Engine::Kernel(wireguard) => wireguard.put_peer(peer),
             Engine::Embedded(tunnel) => tunnel.put_peer(peer),
@@ -139,7 +152,9 @@ impl Interface {
     /// The kernel's refusal, or the end of `spa-tunnel`.
     pub fn peer(&mut self, key: &[u8; KEY_LEN]) -> Result<Option<PeerState>, WireguardError> {
         match &mut self.engine {
-            Engine::Kernel(wireguard) => Ok(wireguard.peers()?.into_iter().find(|peer| peer.key == *key)),
+            Engine::Kernel(wireguard) => {
+                Ok(wireguard.peers()?.into_iter().find(|peer| peer.key == *key))
+            }
             Engine::Embedded(tunnel) => tunnel.peer(key),
         }
     }
@@ -159,9 +174,15 @@ impl Interface {
     ///
     /// # Errors
     /// [`WireguardError::NoHandshake`] at the deadline, [`WireguardError::NoPeer`] if it is not there.
-    pub fn wait_handshake(&mut self, key: &[u8; KEY_LEN], deadline: Instant) -> Result<PeerState, WireguardError> {
+    pub fn wait_handshake(
+        &mut self,
+        key: &[u8; KEY_LEN],
+        deadline: Instant,
+    ) -> Result<PeerState, WireguardError> {
         loop {
-            let peer = self.peer(key)?.ok_or_else(|| WireguardError::NoPeer { name: self.name.clone() })?;
+            let peer = self.peer(key)?.ok_or_else(|| WireguardError::NoPeer {
+                name: self.name.clone(),
+            })?;
             if peer.handshake_age.is_some() {
                 return Ok(peer);
             }
@@ -179,7 +200,8 @@ impl Interface {
     /// is never replaced.
     pub fn add_route(&mut self, address: IpAddr, prefix: u8) -> Result<(), WireguardError> {
         link::check_prefix((address, prefix))?;
-        self.links.add_route(&self.name, self.index, address, prefix)
+        self.links
+            .add_route(&self.name, self.index, address, prefix)
     }
 
     /// Takes a route of ours away; one that is not there is removed already.
@@ -188,7 +210,8 @@ impl Interface {
     /// The kernel's refusal.
     pub fn remove_route(&mut self, address: IpAddr, prefix: u8) -> Result<(), WireguardError> {
         link::check_prefix((address, prefix))?;
-        self.links.remove_route(&self.name, self.index, address, prefix)
+        self.links
+            .remove_route(&self.name, self.index, address, prefix)
     }
 
     /// Tells whether the interface can still carry packets: `spa-tunnel` lives, or the kernel does the work.
@@ -226,8 +249,10 @@ impl Interface {
         if let Engine::Kernel(wireguard) = &mut self.engine {
             wireguard.set_listen_port(plan.listen_port)?;
         }
-        self.links.set_addresses(&self.name, self.index, plan.addresses)?;
-        self.links.bring_up(&self.name, self.index, plan.mtu, plan.listen_port)
+        self.links
+            .set_addresses(&self.name, self.index, plan.addresses)?;
+        self.links
+            .bring_up(&self.name, self.index, plan.mtu, plan.listen_port)
     }
 }
 

@@ -9,8 +9,9 @@ use netlink_packet_generic::GenlMessage;
 use netlink_packet_generic::ctrl::nlas::GenlCtrlAttrs;
 use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
 use netlink_packet_wireguard::{
-    WireguardAddressFamily, WireguardAllowedIp, WireguardAllowedIpAttr, WireguardAttribute, WireguardCmd,
-    WireguardMessage, WireguardPeer, WireguardPeerAttribute, WireguardPeerFlags, WireguardTimeSpec,
+    WireguardAddressFamily, WireguardAllowedIp, WireguardAllowedIpAttr, WireguardAttribute,
+    WireguardCmd, WireguardMessage, WireguardPeer, WireguardPeerAttribute, WireguardPeerFlags,
+    WireguardTimeSpec,
 };
 use netlink_sys::protocols::NETLINK_GENERIC;
 use rustix::io::Errno;
@@ -53,12 +54,15 @@ impl Carried for GenlMessage<WireguardMessage> {
 impl Wireguard {
     /// Opens the socket and asks for the number the kernel gave WireGuard's messages; the interface exists.
     pub fn open(name: &str, index: u32) -> Result<Self, WireguardError> {
-        let mut generic = Netlink::open(NETLINK_GENERIC).map_err(failed("opening a netlink socket", name))?;
+        let mut generic =
+            Netlink::open(NETLINK_GENERIC).map_err(failed("opening a netlink socket", name))?;
         let question = GenlMessage::from_payload(GenlCtrl {
             cmd: GenlCtrlCmd::GetFamily,
             nlas: vec![GenlCtrlAttrs::FamilyName("wireguard".to_owned())],
         });
-        let answers = generic.request(question, 0).map_err(failed("asking for WireGuard", name))?;
+        let answers = generic
+            .request(question, 0)
+            .map_err(failed("asking for WireGuard", name))?;
         let family = answers
             .iter()
             .flat_map(|answer| &answer.payload.nlas)
@@ -67,12 +71,20 @@ impl Wireguard {
                 _ => None,
             })
             .ok_or_else(|| failed("asking for WireGuard", name)(Errno::NOENT.into()))?;
-        Ok(Self { name: name.to_owned(), index, generic, family })
+        Ok(Self {
+            name: name.to_owned(),
+            index,
+            generic,
+            family,
+        })
     }
 
     /// Sets the private key.
     pub fn set_private_key(&mut self, key: &[u8; KEY_LEN]) -> Result<(), WireguardError> {
-        self.set("setting the private key", WireguardAttribute::PrivateKey(*key))
+        self.set(
+            "setting the private key",
+            WireguardAttribute::PrivateKey(*key),
+        )
     }
 
     /// Sets the port; it is bound when the interface comes up.
@@ -99,20 +111,37 @@ impl Wireguard {
         if let Some(endpoint) = peer.endpoint {
             attributes.push(WireguardPeerAttribute::Endpoint(endpoint));
         }
-        self.set("adding a peer", WireguardAttribute::Peers(vec![removal(&peer.key), WireguardPeer(attributes)]))
+        self.set(
+            "adding a peer",
+            WireguardAttribute::Peers(vec![removal(&peer.key), WireguardPeer(attributes)]),
+        )
     }
 
     /// Removes a peer, there or not.
     pub fn remove_peer(&mut self, key: &[u8; KEY_LEN]) -> Result<(), WireguardError> {
-        self.set("removing a peer", WireguardAttribute::Peers(vec![removal(key)]))
+        self.set(
+            "removing a peer",
+            WireguardAttribute::Peers(vec![removal(key)]),
+        )
     }
 
     /// Dumps all peers, ordered by key.
     pub fn peers(&mut self) -> Result<Vec<PeerState>, WireguardError> {
         let (index, family) = (self.index, self.family);
-        let question = || message(family, WireguardCmd::GetDevice, vec![WireguardAttribute::IfIndex(index)]);
-        let mut answers = self.generic.dump(question).map_err(failed("reading peers", &self.name))?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let question = || {
+            message(
+                family,
+                WireguardCmd::GetDevice,
+                vec![WireguardAttribute::IfIndex(index)],
+            )
+        };
+        let mut answers = self
+            .generic
+            .dump(question)
+            .map_err(failed("reading peers", &self.name))?;
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let mut peers = BTreeMap::new();
         for answer in &mut answers {
             for attribute in &answer.payload.attributes {
@@ -127,10 +156,17 @@ impl Wireguard {
         Ok(peers.into_values().collect())
     }
 
-    fn set(&mut self, doing: &'static str, attribute: WireguardAttribute) -> Result<(), WireguardError> {
+    fn set(
+        &mut self,
+        doing: &'static str,
+        attribute: WireguardAttribute,
+    ) -> Result<(), WireguardError> {
         let attributes = vec![WireguardAttribute::IfIndex(self.index), attribute];
         let message = message(self.family, WireguardCmd::SetDevice, attributes);
-        self.generic.request(message, 0).map(drop).map_err(failed(doing, &self.name))
+        self.generic
+            .request(message, 0)
+            .map(drop)
+            .map_err(failed(doing, &self.name))
     }
 }
 
@@ -140,7 +176,11 @@ impl AsFd for Wireguard {
     }
 }
 
-fn message(family: u16, cmd: WireguardCmd, attributes: Vec<WireguardAttribute>) -> GenlMessage<WireguardMessage> {
+fn message(
+    family: u16,
+    cmd: WireguardCmd,
+    attributes: Vec<WireguardAttribute>,
+) -> GenlMessage<WireguardMessage> {
     let mut message = GenlMessage::from_payload(WireguardMessage { cmd, attributes });
     message.set_resolved_family_id(family);
     message
@@ -154,7 +194,11 @@ fn removal(key: &[u8; KEY_LEN]) -> WireguardPeer {
 }
 
 fn allowed_ip(&(address, prefix): &(IpAddr, u8)) -> WireguardAllowedIp {
-    let family = if address.is_ipv4() { WireguardAddressFamily::Ipv4 } else { WireguardAddressFamily::Ipv6 };
+    let family = if address.is_ipv4() {
+        WireguardAddressFamily::Ipv4
+    } else {
+        WireguardAddressFamily::Ipv6
+    };
     WireguardAllowedIp(vec![
         WireguardAllowedIpAttr::Family(family),
         WireguardAllowedIpAttr::IpAddr(address),
@@ -164,13 +208,23 @@ fn allowed_ip(&(address, prefix): &(IpAddr, u8)) -> WireguardAllowedIp {
 
 /// Takes one peer of a dump. A peer with many networks goes on in the next message, with its key and further
 /// networks only, so a key seen again adds and never clears.
-fn take_peer(peers: &mut BTreeMap<[u8; KEY_LEN], PeerState>, dumped: &WireguardPeer, now: Duration) {
+fn take_peer(
+    peers: &mut BTreeMap<[u8; KEY_LEN], PeerState>,
+    dumped: &WireguardPeer,
+    now: Duration,
+) {
     let key = dumped.iter().find_map(|attribute| match attribute {
         WireguardPeerAttribute::PublicKey(key) => Some(*key),
         _ => None,
     });
     let Some(key) = key else { return };
-    let peer = peers.entry(key).or_insert(PeerState { key, endpoint: None, handshake_age: None, rx: 0, tx: 0 });
+    let peer = peers.entry(key).or_insert(PeerState {
+        key,
+        endpoint: None,
+        handshake_age: None,
+        rx: 0,
+        tx: 0,
+    });
     for attribute in dumped.iter() {
         match attribute {
             WireguardPeerAttribute::Endpoint(endpoint) => peer.endpoint = Some(*endpoint),
@@ -199,21 +253,45 @@ mod tests {
         let mut peers = BTreeMap::new();
         let whole = WireguardPeer(vec![
             WireguardPeerAttribute::PublicKey([1; KEY_LEN]),
-            WireguardPeerAttribute::LastHandshake(WireguardTimeSpec { seconds: 90, nano_seconds: 0 }),
+            WireguardPeerAttribute::LastHandshake(WireguardTimeSpec {
+                seconds: 90,
+                nano_seconds: 0,
+            }),
             WireguardPeerAttribute::RxBytes(7),
         ]);
         let rest = WireguardPeer(vec![WireguardPeerAttribute::PublicKey([1; KEY_LEN])]);
         take_peer(&mut peers, &whole, Duration::from_secs(100));
         take_peer(&mut peers, &rest, Duration::from_secs(100));
         let peer = peers.get(&[1; KEY_LEN]).expect("it was just taken");
-        assert_eq!((peer.handshake_age, peer.rx, peers.len()), (Some(Duration::from_secs(10)), 7, 1));
+        assert_eq!(
+            (peer.handshake_age, peer.rx, peers.len()),
+            (Some(Duration::from_secs(10)), 7, 1)
+        );
     }
 
     #[test]
     fn no_handshake_has_no_age_and_a_future_one_is_new() {
         let now = Duration::from_secs(100);
         assert_eq!(age(WireguardTimeSpec::default(), now), None);
-        assert_eq!(age(WireguardTimeSpec { seconds: 101, nano_seconds: 5 }, now), Some(Duration::ZERO));
-        assert_eq!(age(WireguardTimeSpec { seconds: -1, nano_seconds: 0 }, now), None);
+        assert_eq!(
+            age(
+                WireguardTimeSpec {
+                    seconds: 101,
+                    nano_seconds: 5
+                },
+                now
+            ),
+            Some(Duration::ZERO)
+        );
+        assert_eq!(
+            age(
+                WireguardTimeSpec {
+                    seconds: -1,
+                    nano_seconds: 0
+                },
+                now
+            ),
+            None
+        );
     }
 }

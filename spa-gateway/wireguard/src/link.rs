@@ -6,9 +6,12 @@ use std::io;
 use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
+};
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoKind, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -54,7 +57,10 @@ impl Carried for RouteNetlinkMessage {}
 impl Links {
     /// Opens the socket.
     pub fn open(name: &str) -> Result<Self, WireguardError> {
-        Ok(Self { route: Netlink::open(NETLINK_ROUTE).map_err(failed("opening a netlink socket", name))? })
+        Ok(Self {
+            route: Netlink::open(NETLINK_ROUTE)
+                .map_err(failed("opening a netlink socket", name))?,
+        })
     }
 
     /// Looks whether the name is free or an interface of ours can be taken over.
@@ -62,12 +68,18 @@ impl Links {
     /// # Errors
     /// [`WireguardError::Occupied`] where it is somebody else's.
     pub fn look_for_ours(&mut self, name: &str) -> Result<Adoption, WireguardError> {
-        let Some(link) = self.find(name)? else { return Ok(Adoption::Nothing) };
+        let Some(link) = self.find(name)? else {
+            return Ok(Adoption::Nothing);
+        };
         match (link.kind, link.ours) {
             (Some(InfoKind::Wireguard), true) => Ok(Adoption::Wireguard { index: link.index }),
-            (Some(InfoKind::Wireguard), false) => Err(occupied(name, "a WireGuard interface somebody else made")),
+            (Some(InfoKind::Wireguard), false) => {
+                Err(occupied(name, "a WireGuard interface somebody else made"))
+            }
             // A TUN device of ours lives exactly as long as the spa-tunnel that holds it.
-            (Some(InfoKind::Tun), true) => Err(occupied(name, "held by a spa-tunnel that still runs")),
+            (Some(InfoKind::Tun), true) => {
+                Err(occupied(name, "held by a spa-tunnel that still runs"))
+            }
             (Some(kind), _) => Err(occupied(name, &format!("of kind {kind}"))),
             (None, _) => Err(occupied(name, "no WireGuard interface")),
         }
@@ -76,8 +88,13 @@ impl Links {
     /// Finds an interface by name.
     pub fn find(&mut self, name: &str) -> Result<Option<Link>, WireguardError> {
         let mut question = LinkMessage::default();
-        question.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        let answers = match self.route.request(RouteNetlinkMessage::GetLink(question), 0) {
+        question
+            .attributes
+            .push(LinkAttribute::IfName(name.to_owned()));
+        let answers = match self
+            .route
+            .request(RouteNetlinkMessage::GetLink(question), 0)
+        {
             Ok(answers) => answers,
             Err(error) if is(&error, Errno::NODEV) => return Ok(None),
             Err(error) => return Err(failed("looking for the interface", name)(error)),
@@ -95,7 +112,10 @@ impl Links {
             LinkAttribute::IfName(name.to_owned()),
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Wireguard)]),
         ];
-        match self.route.request(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL) {
+        match self.route.request(
+            RouteNetlinkMessage::NewLink(link),
+            NLM_F_CREATE | NLM_F_EXCL,
+        ) {
             Ok(_) => self.mark_ours(name).map(Some),
             Err(error) if is(&error, Errno::OPNOTSUPP) || is(&error, Errno::NOENT) => Ok(None),
             Err(error) => Err(failed("making a WireGuard interface", name)(error)),
@@ -112,42 +132,62 @@ impl Links {
         let mut link = LinkMessage::default();
         link.header.index = index;
         link.attributes = vec![LinkAttribute::IfAlias(OUR_MARK.to_owned())];
-        self.set(link).map_err(failed("marking the interface", name))?;
+        self.set(link)
+            .map_err(failed("marking the interface", name))?;
         let mut link = LinkMessage::default();
         link.header.index = index;
         let quiet = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
-        link.attributes = vec![LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(quiet)])];
+        link.attributes = vec![LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(
+            quiet,
+        )])];
         // A system without IPv6 refuses, and has nothing to be quieted.
         let _ = self.set(link);
         Ok(index)
     }
 
     /// Sets the MTU and brings the interface up.
-    pub fn bring_up(&mut self, name: &str, index: u32, mtu: u32, port: u16) -> Result<(), WireguardError> {
+    pub fn bring_up(
+        &mut self,
+        name: &str,
+        index: u32,
+        mtu: u32,
+        port: u16,
+    ) -> Result<(), WireguardError> {
         let mut link = LinkMessage::default();
         link.header.index = index;
         link.header.flags = LinkFlags::Up;
         link.header.change_mask = LinkFlags::Up;
         link.attributes = vec![LinkAttribute::Mtu(mtu)];
-        self.set(link).map_err(|error| match is(&error, Errno::ADDRINUSE) {
-            // A WireGuard interface binds its port when it comes up.
-            true => WireguardError::PortInUse { port },
-            false => failed("bringing the interface up", name)(error),
-        })
+        self.set(link)
+            .map_err(|error| match is(&error, Errno::ADDRINUSE) {
+                // A WireGuard interface binds its port when it comes up.
+                true => WireguardError::PortInUse { port },
+                false => failed("bringing the interface up", name)(error),
+            })
     }
 
     /// Gives the interface exactly these addresses; link-local ones are left alone.
-    pub fn set_addresses(&mut self, name: &str, index: u32, wanted: &[(IpAddr, u8)]) -> Result<(), WireguardError> {
+    pub fn set_addresses(
+        &mut self,
+        name: &str,
+        index: u32,
+        wanted: &[(IpAddr, u8)],
+    ) -> Result<(), WireguardError> {
         for (old, prefix) in self.addresses(name, index)? {
             if !wanted.contains(&(old, prefix)) {
                 self.route
-                    .request(RouteNetlinkMessage::DelAddress(address_message(index, old, prefix)), 0)
+                    .request(
+                        RouteNetlinkMessage::DelAddress(address_message(index, old, prefix)),
+                        0,
+                    )
                     .map_err(failed("removing an address", name))?;
             }
         }
         for &(address, prefix) in wanted {
             let message = RouteNetlinkMessage::NewAddress(address_message(index, address, prefix));
-            self.route.request(message, NLM_F_CREATE | NLM_F_REPLACE).map_err(failed("adding an address", name))?;
+            self.route
+                .request(message, NLM_F_CREATE | NLM_F_REPLACE)
+                .map_err(failed("adding an address", name))?;
         }
         Ok(())
     }
@@ -157,13 +197,17 @@ impl Links {
         let mut link = LinkMessage::default();
         link.header.index = index;
         match self.route.request(RouteNetlinkMessage::DelLink(link), 0) {
-            Err(error) if !is(&error, Errno::NODEV) => Err(failed("removing the interface", name)(error)),
+            Err(error) if !is(&error, Errno::NODEV) => {
+                Err(failed("removing the interface", name)(error))
+            }
             _ => Ok(()),
         }
     }
 
     fn set(&mut self, link: LinkMessage) -> io::Result<()> {
-        self.route.request(RouteNetlinkMessage::SetLink(link), 0).map(drop)
+        self.route
+            .request(RouteNetlinkMessage::SetLink(link), 0)
+            .map(drop)
     }
 
     fn addresses(&mut self, name: &str, index: u32) -> Result<Vec<(IpAddr, u8)>, WireguardError> {
@@ -174,7 +218,9 @@ impl Links {
         Ok(answers
             .into_iter()
             .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewAddress(address) if address.header.index == index => own_address(&address),
+                RouteNetlinkMessage::NewAddress(address) if address.header.index == index => {
+                    own_address(&address)
+                }
                 _ => None,
             })
             .collect())
@@ -183,7 +229,11 @@ impl Links {
 
 impl Link {
     fn of(message: &LinkMessage) -> Self {
-        let mut link = Self { index: message.header.index, kind: None, ours: false };
+        let mut link = Self {
+            index: message.header.index,
+            kind: None,
+            ours: false,
+        };
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfAlias(alias) => link.ours = alias == OUR_MARK,
@@ -205,21 +255,40 @@ pub fn check_name(name: &str) -> Result<(), WireguardError> {
     let good = (1..=NAME_LEN).contains(&name.len())
         && name != "."
         && name != ".."
-        && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b':' && byte != b'%');
-    if good { Ok(()) } else { Err(WireguardError::Name { name: name.to_owned() }) }
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b':' && byte != b'%');
+    if good {
+        Ok(())
+    } else {
+        Err(WireguardError::Name {
+            name: name.to_owned(),
+        })
+    }
 }
 
 /// Checks that a prefix is not longer than its address.
 pub fn check_prefix((address, prefix): (IpAddr, u8)) -> Result<(), WireguardError> {
     let longest = if address.is_ipv4() { 32 } else { 128 };
-    if prefix <= longest { Ok(()) } else { Err(WireguardError::Prefix { address, prefix }) }
+    if prefix <= longest {
+        Ok(())
+    } else {
+        Err(WireguardError::Prefix { address, prefix })
+    }
 }
 
 /// Says what the kernel refused, with a word of its own for a missing capability.
 pub fn failed<'a>(doing: &'static str, name: &'a str) -> impl Fn(io::Error) -> WireguardError + 'a {
     move |source| match is(&source, Errno::PERM) {
-        true => WireguardError::NotPermitted { doing, name: name.to_owned() },
-        false => WireguardError::Kernel { doing, name: name.to_owned(), source },
+        true => WireguardError::NotPermitted {
+            doing,
+            name: name.to_owned(),
+        },
+        false => WireguardError::Kernel {
+            doing,
+            name: name.to_owned(),
+            source,
+        },
     }
 }
 
@@ -229,7 +298,10 @@ pub fn is(error: &io::Error, errno: Errno) -> bool {
 }
 
 fn occupied(name: &str, what: &str) -> WireguardError {
-    WireguardError::Occupied { name: name.to_owned(), what: what.to_owned() }
+    WireguardError::Occupied {
+        name: name.to_owned(),
+        what: what.to_owned(),
+    }
 }
 
 fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
@@ -242,7 +314,10 @@ fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
         // Nobody else can have it inside our own tunnel, and an address on probation cannot be bound.
         message.header.flags = AddressHeaderFlags::Nodad;
     }
-    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    message.attributes = vec![
+        AddressAttribute::Local(address),
+        AddressAttribute::Address(address),
+    ];
     message
 }
 
@@ -274,8 +349,21 @@ mod tests {
 
     #[test]
     fn a_name_the_kernel_would_refuse_is_refused() {
-        for bad in ["", ".", "..", "a/b", "a b", "a:b", "spa%d", "sixteen-bytes-xx", "größe"] {
-            assert!(matches!(check_name(bad), Err(WireguardError::Name { .. })), "{bad}");
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a b",
+            "a:b",
+            "spa%d",
+            "sixteen-bytes-xx",
+            "größe",
+        ] {
+            assert!(
+                matches!(check_name(bad), Err(WireguardError::Name { .. })),
+                "{bad}"
+            );
         }
         assert!(check_name("fifteen-bytes-x").is_ok());
     }

@@ -86,7 +86,14 @@ pub enum What {
 }
 
 impl What {
-    const ALL: [Self; 6] = [Self::Port, Self::Tun, Self::Confine, Self::Key, Self::Order, Self::Peer];
+    const ALL: [Self; 6] = [
+        Self::Port,
+        Self::Tun,
+        Self::Confine,
+        Self::Key,
+        Self::Order,
+        Self::Peer,
+    ];
 
     /// As it stands in an error line, after "failed".
     pub fn doing(self) -> &'static str {
@@ -151,10 +158,17 @@ impl<'a> Request<'a> {
     pub fn decode(bytes: &[u8], networks: &'a mut Vec<(IpAddr, u8)>) -> Option<Self> {
         let mut from = Reader::of(bytes, REQUEST_LEN)?;
         let request = match from.byte()? {
-            1 => Self::Start { port: from.number()?, mtu: from.number()? },
+            1 => Self::Start {
+                port: from.number()?,
+                mtu: from.number()?,
+            },
             2 => Self::Key(Zeroizing::new(from.take()?)),
             3 => {
-                let (key, psk, endpoint) = (from.take()?, Psk::from(from.take::<KEY_LEN>()?), from.endpoint()?);
+                let (key, psk, endpoint) = (
+                    from.take()?,
+                    Psk::from(from.take::<KEY_LEN>()?),
+                    from.endpoint()?,
+                );
                 let keepalive = Some(from.number()?).filter(|&seconds| seconds != 0);
                 let count = usize::from(from.byte()?);
                 networks.clear();
@@ -163,7 +177,13 @@ impl<'a> Request<'a> {
                     crate::link::check_prefix(network).ok()?;
                     networks.push(network);
                 }
-                Self::Put(Peer { key, psk, allowed: networks, endpoint, keepalive })
+                Self::Put(Peer {
+                    key,
+                    psk,
+                    allowed: networks,
+                    endpoint,
+                    keepalive,
+                })
             }
             4 => Self::Remove(from.take()?),
             5 => Self::Read(from.take()?),
@@ -183,7 +203,9 @@ impl Answer {
             Self::Ready => to.put(&[1]),
             Self::Done => to.put(&[2]),
             Self::Peer(peer) => {
-                let age = peer.handshake_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+                let age = peer
+                    .handshake_age
+                    .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
                 to.put(&[3]);
                 to.put(&peer.key);
                 to.put_endpoint(peer.endpoint);
@@ -214,13 +236,25 @@ impl Answer {
                     (1, age) => Some(Duration::from_millis(age)),
                     _ => return None,
                 };
-                let (rx, tx) = (u64::from_be_bytes(from.take()?), u64::from_be_bytes(from.take()?));
-                Self::Peer(PeerState { key, endpoint, handshake_age, rx, tx })
+                let (rx, tx) = (
+                    u64::from_be_bytes(from.take()?),
+                    u64::from_be_bytes(from.take()?),
+                );
+                Self::Peer(PeerState {
+                    key,
+                    endpoint,
+                    handshake_age,
+                    rx,
+                    tx,
+                })
             }
             4 => Self::End,
             5 => {
                 let what = *What::ALL.get(usize::from(from.byte()?))?;
-                Self::Failed { what, errno: i32::from_be_bytes(from.take()?) }
+                Self::Failed {
+                    what,
+                    errno: i32::from_be_bytes(from.take()?),
+                }
             }
             _ => return None,
         };
@@ -237,7 +271,10 @@ impl From<Answer> for WireguardError {
                     0 => io::Error::other("it did not say why"),
                     number => io::Error::from_raw_os_error(number),
                 };
-                Self::Tunnel { doing: what.doing(), source }
+                Self::Tunnel {
+                    doing: what.doing(),
+                    source,
+                }
             }
             Answer::Ready | Answer::Done | Answer::Peer(_) | Answer::End => Self::Message,
         }
@@ -260,7 +297,9 @@ impl Writer<'_> {
             None => {}
             Some(IpAddr::V4(four)) => {
                 family.fill(4);
-                room.iter_mut().zip(four.octets()).for_each(|(to, from)| *to = from);
+                room.iter_mut()
+                    .zip(four.octets())
+                    .for_each(|(to, from)| *to = from);
             }
             Some(IpAddr::V6(six)) => {
                 family.fill(6);
@@ -315,7 +354,11 @@ impl<'a> Reader<'a> {
     }
 
     fn endpoint(&mut self) -> Option<Option<SocketAddr>> {
-        let (address, port, scope) = (self.address()?, self.number()?, u32::from_be_bytes(self.take()?));
+        let (address, port, scope) = (
+            self.address()?,
+            self.number()?,
+            u32::from_be_bytes(self.take()?),
+        );
         match address {
             None => (port == 0 && scope == 0).then_some(None),
             Some(IpAddr::V4(four)) => (scope == 0).then_some(Some((four, port).into())),
@@ -335,18 +378,31 @@ mod tests {
     fn round(request: &Request<'_>) -> String {
         let bytes = request.encode().expect("few networks");
         let mut networks = Vec::new();
-        format!("{:?}", Request::decode(bytes.as_slice(), &mut networks).expect("what was encoded"))
+        format!(
+            "{:?}",
+            Request::decode(bytes.as_slice(), &mut networks).expect("what was encoded")
+        )
     }
 
     fn peer<'a>(allowed: &'a [(IpAddr, u8)], endpoint: Option<SocketAddr>) -> Peer<'a> {
-        Peer { key: [1; KEY_LEN], psk: [2; KEY_LEN].into(), allowed, endpoint, keepalive: Some(25) }
+        Peer {
+            key: [1; KEY_LEN],
+            psk: [2; KEY_LEN].into(),
+            allowed,
+            endpoint,
+            keepalive: Some(25),
+        }
     }
 
     #[test]
     fn every_request_reads_back_as_it_was_written() {
-        let allowed = vec![([10, 0, 0, 0].into(), 8), (Ipv6Addr::LOCALHOST.into(), 128); 1].repeat(MAX_ALLOWED / 2);
+        let allowed = vec![([10, 0, 0, 0].into(), 8), (Ipv6Addr::LOCALHOST.into(), 128); 1]
+            .repeat(MAX_ALLOWED / 2);
         for request in [
-            Request::Start { port: 51820, mtu: 1420 },
+            Request::Start {
+                port: 51820,
+                mtu: 1420,
+            },
             Request::Key([3; KEY_LEN].into()),
             Request::Put(peer(&allowed, "[fe80::1%7]:9".parse().ok())),
             Request::Put(peer(&[], "198.51.100.10:51820".parse().ok())),
@@ -365,7 +421,13 @@ mod tests {
         answers.extend(What::ALL.map(|what| Answer::Failed { what, errno: 98 }));
         for handshake_age in [None, Some(Duration::ZERO), Some(Duration::from_millis(1))] {
             let endpoint = "[2001:db8::1]:1".parse().ok();
-            answers.push(Answer::Peer(PeerState { key: [6; KEY_LEN], endpoint, handshake_age, rx: 7, tx: u64::MAX }));
+            answers.push(Answer::Peer(PeerState {
+                key: [6; KEY_LEN],
+                endpoint,
+                handshake_age,
+                rx: 7,
+                tx: u64::MAX,
+            }));
         }
         for answer in answers {
             assert_eq!(Answer::decode(&answer.encode()), Some(answer));
@@ -383,14 +445,20 @@ mod tests {
             if let Some(byte) = stray.get_mut(at) {
                 *byte = 1;
             }
-            assert!(Request::decode(stray.as_slice(), &mut networks).is_none(), "{at}");
+            assert!(
+                Request::decode(stray.as_slice(), &mut networks).is_none(),
+                "{at}"
+            );
         }
         for kind in [0, 7, 255] {
             let mut unknown = good.clone();
             if let Some(byte) = unknown.first_mut() {
                 *byte = kind;
             }
-            assert!(Request::decode(unknown.as_slice(), &mut networks).is_none(), "{kind}");
+            assert!(
+                Request::decode(unknown.as_slice(), &mut networks).is_none(),
+                "{kind}"
+            );
         }
     }
 
@@ -398,6 +466,8 @@ mod tests {
     fn more_networks_than_fit_are_refused() {
         let allowed = vec![([10, 0, 0, 0].into(), 8); MAX_ALLOWED + 1];
         let refused = Request::Put(peer(&allowed, None)).encode();
-        assert!(matches!(refused, Err(WireguardError::TooManyNetworks { count }) if count == MAX_ALLOWED + 1));
+        assert!(
+            matches!(refused, Err(WireguardError::TooManyNetworks { count }) if count == MAX_ALLOWED + 1)
+        );
     }
 }

@@ -7,8 +7,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload, NetlinkSerializable, Parseable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, Parseable,
 };
 use netlink_sys::{Socket, SocketAddr};
 use rustix::net::{RecvFlags, SendFlags};
@@ -43,7 +43,11 @@ impl Netlink {
         socket.connect(&SocketAddr::new(0, 0))?;
         // Without this the kernel sends a refused request back whole, keys included.
         socket.set_cap_ack(true)?;
-        Ok(Self { socket, sequence: 0, received: Zeroizing::new(vec![0; RECEIVE_LEN]) })
+        Ok(Self {
+            socket,
+            sequence: 0,
+            received: Zeroizing::new(vec![0; RECEIVE_LEN]),
+        })
     }
 
     /// Performs one request and returns what came back before its acknowledgement. `flags` come on top of
@@ -84,13 +88,19 @@ impl Netlink {
     }
 
     fn gather<M: Carried>(&mut self) -> io::Result<Gathered<M>> {
-        let mut gathered = Gathered { messages: Vec::new(), interrupted: false };
+        let mut gathered = Gathered {
+            messages: Vec::new(),
+            interrupted: false,
+        };
         loop {
-            let (len, real_len) = rustix::net::recv(&self.socket, self.received.as_mut_slice(), RecvFlags::TRUNC)?;
+            let (len, real_len) =
+                rustix::net::recv(&self.socket, self.received.as_mut_slice(), RecvFlags::TRUNC)?;
             if real_len > len {
                 return Err(malformed("longer than 32 KiB"));
             }
-            if gathered.take(self.received.get(..len).unwrap_or_default(), self.sequence)? == Progress::Complete {
+            if gathered.take(self.received.get(..len).unwrap_or_default(), self.sequence)?
+                == Progress::Complete
+            {
                 return Ok(gathered);
             }
         }
@@ -105,7 +115,9 @@ impl AsFd for Netlink {
 
 impl Debug for Netlink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Netlink").field("socket", &self.socket).finish_non_exhaustive()
+        f.debug_struct("Netlink")
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
     }
 }
 
@@ -132,7 +144,9 @@ impl<M: Carried> Gathered<M> {
                 self.interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
                 match header.message_type {
                     ERROR | DONE => return errno_of(payload).map(|()| Progress::Complete),
-                    _ => self.messages.push(M::deserialize(&header, payload).map_err(|error| malformed(error))?),
+                    _ => self
+                        .messages
+                        .push(M::deserialize(&header, payload).map_err(|error| malformed(error))?),
                 }
             }
             // Messages begin at multiples of four bytes; the last may lack its padding.
@@ -145,12 +159,18 @@ impl<M: Carried> Gathered<M> {
 
 fn errno_of(payload: &[u8]) -> io::Result<()> {
     // A dump that is done may say nothing at all.
-    match payload.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes)) {
+    match payload
+        .first_chunk()
+        .map(|bytes| i32::from_ne_bytes(*bytes))
+    {
         None | Some(0) => Ok(()),
         Some(negated) => Err(io::Error::from_raw_os_error(negated.saturating_neg())),
     }
 }
 
 fn malformed(what: impl fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the kernel's netlink message is not understood: {what}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the kernel's netlink message is not understood: {what}"),
+    )
 }

@@ -14,20 +14,37 @@ use crate::link::{Links, failed, family, is};
 
 impl Links {
     /// Adds a route; one that exists through this interface is enough.
-    pub fn add_route(&mut self, name: &str, index: u32, address: IpAddr, prefix: u8) -> Result<(), WireguardError> {
+    pub fn add_route(
+        &mut self,
+        name: &str,
+        index: u32,
+        address: IpAddr,
+        prefix: u8,
+    ) -> Result<(), WireguardError> {
         let route = route_message(index, address, prefix);
-        match self.route.request(RouteNetlinkMessage::NewRoute(route), NLM_F_CREATE | NLM_F_EXCL) {
+        match self.route.request(
+            RouteNetlinkMessage::NewRoute(route),
+            NLM_F_CREATE | NLM_F_EXCL,
+        ) {
             Ok(_) => Ok(()),
-            Err(error) if is(&error, Errno::EXIST) => match self.has_route(name, index, address, prefix)? {
-                true => Ok(()),
-                false => Err(WireguardError::RouteTaken { address, prefix }),
-            },
+            Err(error) if is(&error, Errno::EXIST) => {
+                match self.has_route(name, index, address, prefix)? {
+                    true => Ok(()),
+                    false => Err(WireguardError::RouteTaken { address, prefix }),
+                }
+            }
             Err(error) => Err(failed("adding a route", name)(error)),
         }
     }
 
     /// Removes a route of this interface; one that is gone is removed already.
-    pub fn remove_route(&mut self, name: &str, index: u32, address: IpAddr, prefix: u8) -> Result<(), WireguardError> {
+    pub fn remove_route(
+        &mut self,
+        name: &str,
+        index: u32,
+        address: IpAddr,
+        prefix: u8,
+    ) -> Result<(), WireguardError> {
         let mut route = route_message(index, address, prefix);
         // Whoever added it and in whatever scope: the interface is what makes it ours.
         route.header.scope = RouteScope::NoWhere;
@@ -38,14 +55,23 @@ impl Links {
         }
     }
 
-    fn has_route(&mut self, name: &str, index: u32, address: IpAddr, prefix: u8) -> Result<bool, WireguardError> {
+    fn has_route(
+        &mut self,
+        name: &str,
+        index: u32,
+        address: IpAddr,
+        prefix: u8,
+    ) -> Result<bool, WireguardError> {
         let question = || {
             let mut all = RouteMessage::default();
             all.header.address_family = family(address);
             RouteNetlinkMessage::GetRoute(all)
         };
         let wanted = RouteAddress::from(network(address, prefix));
-        let routes = self.route.dump(question).map_err(failed("reading routes", name))?;
+        let routes = self
+            .route
+            .dump(question)
+            .map_err(failed("reading routes", name))?;
         Ok(routes.iter().any(|answer| match answer {
             RouteNetlinkMessage::NewRoute(route) => {
                 route.header.table == RouteHeader::RT_TABLE_MAIN
@@ -66,10 +92,16 @@ fn route_message(index: u32, address: IpAddr, prefix: u8) -> RouteMessage {
     route.header.table = RouteHeader::RT_TABLE_MAIN;
     route.header.protocol = RouteProtocol::Static;
     // IPv4 calls a route without gateway link scope; IPv6 knows no scopes.
-    route.header.scope = if address.is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
+    route.header.scope = if address.is_ipv4() {
+        RouteScope::Link
+    } else {
+        RouteScope::Universe
+    };
     route.header.kind = RouteType::Unicast;
-    route.attributes =
-        vec![RouteAttribute::Destination(RouteAddress::from(network(address, prefix))), RouteAttribute::Oif(index)];
+    route.attributes = vec![
+        RouteAttribute::Destination(RouteAddress::from(network(address, prefix))),
+        RouteAttribute::Oif(index),
+    ];
     route
 }
 
@@ -77,10 +109,12 @@ fn route_message(index: u32, address: IpAddr, prefix: u8) -> RouteMessage {
 fn network(address: IpAddr, prefix: u8) -> IpAddr {
     let beyond = |width: u32| width.saturating_sub(u32::from(prefix));
     match address {
-        IpAddr::V4(four) => {
-            IpAddr::V4((four.to_bits() & u32::MAX.checked_shl(beyond(u32::BITS)).unwrap_or(0)).into())
-        }
-        IpAddr::V6(six) => IpAddr::V6((six.to_bits() & u128::MAX.checked_shl(beyond(u128::BITS)).unwrap_or(0)).into()),
+        IpAddr::V4(four) => IpAddr::V4(
+            (four.to_bits() & u32::MAX.checked_shl(beyond(u32::BITS)).unwrap_or(0)).into(),
+        ),
+        IpAddr::V6(six) => IpAddr::V6(
+            (six.to_bits() & u128::MAX.checked_shl(beyond(u128::BITS)).unwrap_or(0)).into(),
+        ),
     }
 }
 

@@ -25,11 +25,29 @@ struct InterfaceRequest {
 /// # Errors
 /// `/dev/net/tun` cannot be opened, the caller lacks `CAP_NET_ADMIN`, or the name is taken (`EBUSY`).
 pub fn make(name: &str) -> io::Result<OwnedFd> {
-    let device = rustix::fs::open("/dev/net/tun", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
-    let mut request = InterfaceRequest { name: [0; 16], flags: FLAGS.cast_signed(), rest: [0; 22] };
+    let device = rustix::fs::open(
+        "/dev/net/tun",
+        OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK,
+        Mode::empty(),
+    )?;
+    let mut request = InterfaceRequest {
+        name: [0; 16],
+        flags: FLAGS.cast_signed(),
+        rest: [0; 22],
+    };
     // The caller checked the name; the last byte stays zero in any case.
-    request.name.iter_mut().take(15).zip(name.bytes()).for_each(|(to, from)| *to = from);
+    request
+        .name
+        .iter_mut()
+        .take(15)
+        .zip(name.bytes())
+        .for_each(|(to, from)| *to = from);
     // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which `InterfaceRequest` covers, and keeps no pointer.
-    unsafe { ioctl(&device, Updater::<SET_INTERFACE, InterfaceRequest>::new(&mut request)) }?;
+    unsafe {
+        ioctl(
+            &device,
+            Updater::<SET_INTERFACE, InterfaceRequest>::new(&mut request),
+        )
+    }?;
     Ok(device)
 }
