@@ -1,4 +1,13 @@
-//! The promises, each kept on real packets between real programs.
+//! The promises, each kept on real packets between real programs. One paragraph is one promise.
 #![forbid(unsafe_code)]
 
+mod asked;
+mod configuration;
 mod control;
+mod crash;
+mod dark;
+mod end;
+mod enrolment;
+mod fixture;
+mod outside;
+mod refused;

@@ -78,7 +78,15 @@ impl Gateway {
     /// # Errors
     /// When the programs are not built.
     pub fn bare(town: &Town) -> anyhow::Result<Self> {
-        let folder = town.folder.join("gateway");
+        Self::bare_named(town, "gateway")
+    }
+
+    /// The same with a folder of another name, for a second one on the machine.
+    ///
+    /// # Errors
+    /// When the programs are not built.
+    pub fn bare_named(town: &Town, name: &str) -> anyhow::Result<Self> {
+        let folder = town.folder.join(name);
         fs::create_dir_all(&folder)?;
         Ok(Self {
             space: town.gateway.clone(),
@@ -105,16 +113,24 @@ impl Gateway {
     /// # Errors
     /// When it does not end.
     pub fn run_init(&self, more: &[&str]) -> anyhow::Result<Ended> {
+        self.finish("init", &mut self.init_command(more))
+    }
+
+    /// A command that runs `spa-admin init`, not over SSH.
+    pub fn init_command(&self, more: &[&str]) -> Command {
         let public = endpoint(GATEWAY, PORT).to_string();
-        let mut args = vec![
-            "init", "--interface", "eth0", "--public", &public, "--pool", "10.200.0.0/16",
-            "--pool", "fd5a:1::/64", "--yes",
-        ];
+        let mut args = vec!["init", "--public", &public, "--yes"];
+        args.extend(["--pool", "10.200.0.0/16", "--pool", "fd5a:1::/64"]);
+        if !more.contains(&"--interface") {
+            args.extend(["--interface", "eth0"]);
+        }
         args.extend(more);
         let mut command = self.admin_command(&args);
         // A test that runs over SSH is no gateway that is set up over SSH.
-        command.env_remove("SSH_CONNECTION").env_remove("SSH_CLIENT");
-        self.finish("init", &mut command)
+        command
+            .env_remove("SSH_CONNECTION")
+            .env_remove("SSH_CLIENT");
+        command
     }
 
     /// Where its configuration is.
@@ -306,14 +322,17 @@ impl Gateway {
     /// # Errors
     /// When the tables cannot be read.
     pub fn openings(&self) -> anyhow::Result<Vec<String>> {
-        let listing = self.space.output("nft", &["-j", "list", "table", "inet", "spa"])?;
+        let listing = self
+            .space
+            .output("nft", &["-j", "list", "table", "inet", "spa"])?;
         let listing: serde_json::Value = serde_json::from_str(&listing)?;
         let mut found = Vec::new();
         for set in listing["nftables"].as_array().into_iter().flatten() {
             let set = &set["set"];
             for element in set["elem"].as_array().into_iter().flatten() {
                 // Elements with a timeout are openings; a set of fixed ports has none.
-                if element["elem"]["expires"].is_number() || element["elem"]["timeout"].is_number() {
+                if element["elem"]["expires"].is_number() || element["elem"]["timeout"].is_number()
+                {
                     found.push(format!("{} {}", set["name"], element["elem"]["val"]));
                 }
             }
@@ -336,8 +355,12 @@ impl Gateway {
     /// When it does not answer.
     pub fn sessions(&self) -> anyhow::Result<Vec<serde_json::Value>> {
         let listing = self.ask_json(&["session", "list"])?;
-        let sessions = listing.as_array().or_else(|| listing["sessions"].as_array());
-        sessions.cloned().with_context(|| format!("no list of sessions: {listing}"))
+        let sessions = listing
+            .as_array()
+            .or_else(|| listing["sessions"].as_array());
+        sessions
+            .cloned()
+            .with_context(|| format!("no list of sessions: {listing}"))
     }
 
     /// Where people knock.

@@ -50,7 +50,12 @@ impl Person {
     ///
     /// # Errors
     /// When its directory cannot be made.
-    pub fn new(gateway: &Gateway, space: &Namespace, name: &str, device: &str) -> anyhow::Result<Self> {
+    pub fn new(
+        gateway: &Gateway,
+        space: &Namespace,
+        name: &str,
+        device: &str,
+    ) -> anyhow::Result<Self> {
         let home = gateway
             .folder()
             .parent()
@@ -89,13 +94,17 @@ impl Person {
     /// When `spa enroll` fails.
     pub fn enroll(mut self, invite: &str) -> anyhow::Result<Enrolled> {
         let step = phone::next_step(self.used)?;
-        let said = self.try_enroll(invite, step)?.success().context("spa enroll")?;
+        let said = self
+            .try_enroll(invite, step)?
+            .success()
+            .context("spa enroll")?;
         let uri = fs::read_to_string(self.file("totp"));
         if let Ok(uri) = uri {
             self.phone = Some(Phone::from_uri(&uri)?);
         }
         self.used = Some(step);
-        let words = four_words(&said.out).with_context(|| format!("no four words in {}", said.out))?;
+        let words =
+            four_words(&said.out).with_context(|| format!("no four words in {}", said.out))?;
         Ok(Enrolled {
             person: self,
             said,
@@ -113,7 +122,11 @@ impl Person {
         command.args(["--code-command", &phone]);
         command.arg("--password-file").arg(self.file("password"));
         command.arg("--totp-out").arg(self.file("totp"));
-        if let Some(uri) = self.phone.as_ref().and(fs::read_to_string(self.file("totp")).ok()) {
+        if let Some(uri) = self
+            .phone
+            .as_ref()
+            .and(fs::read_to_string(self.file("totp")).ok())
+        {
             command.env("SPA_TOTP_URI", uri.trim());
         }
         self.finish("enroll", &mut command)
@@ -159,8 +172,15 @@ impl Person {
         write_private(&other.file("totp"), &fs::read_to_string(self.file("totp"))?)
     }
 
-    fn code_of(&self, step: u64) -> anyhow::Result<String> {
-        self.phone.as_ref().context("this person has no phone yet")?.code(step)
+    /// The code the phone shows in one step.
+    ///
+    /// # Errors
+    /// When the person has no phone.
+    pub fn code_of(&self, step: u64) -> anyhow::Result<String> {
+        self.phone
+            .as_ref()
+            .context("this person has no phone yet")?
+            .code(step)
     }
 
     /// Knocks with a fresh code and the right password, and gives what came of it.
@@ -184,11 +204,24 @@ impl Person {
     ///
     /// # Errors
     /// When `spa` cannot be started.
-    pub fn start_knock(&self, args: &[&str], password: &str, code: &str) -> anyhow::Result<Program> {
-        let file = self.file(if password == PASSWORD { "password" } else { "wrong-password" });
+    pub fn start_knock(
+        &self,
+        args: &[&str],
+        password: &str,
+        code: &str,
+    ) -> anyhow::Result<Program> {
+        let file = self.file(if password == PASSWORD {
+            "password"
+        } else {
+            "wrong-password"
+        });
         write_private(&file, password)?;
         let mut command = self.spa(&["knock"]);
-        command.args(args).args(["--code", code]).arg("--password-file").arg(&file);
+        command
+            .args(args)
+            .args(["--code", code])
+            .arg("--password-file")
+            .arg(&file);
         Program::start(&self.logs, "knock", &mut command)
     }
 
@@ -204,10 +237,10 @@ impl Person {
     ///
     /// # Errors
     /// When copying fails.
-    pub fn stolen_copy(&self, space: &Namespace) -> anyhow::Result<Self> {
+    pub fn stolen_copy(&self, space: &Namespace, name: &str) -> anyhow::Result<Self> {
         let copy = Self {
             space: space.clone(),
-            home: self.home.with_extension("stolen"),
+            home: self.home.with_file_name(name),
             ..self.clone()
         };
         copy_tree(&self.home, &copy.home)?;

@@ -78,15 +78,19 @@ pub fn step_now() -> u64 {
 /// # Errors
 /// When waiting takes longer than three steps.
 pub fn next_step(used: Option<u64>) -> anyhow::Result<u64> {
-    wait_until("a code that was not used", Duration::from_secs(3 * STEP), || {
-        let now = step_now();
-        let oldest = match seconds() % STEP {
-            early if early < STEP - MARGIN => now - 1,
-            _ => now,
-        };
-        let step = used.map_or(oldest, |used| oldest.max(used + 1));
-        (step <= now + 1).then_some(step)
-    })
+    wait_until(
+        "a code that was not used",
+        Duration::from_secs(3 * STEP),
+        || {
+            let now = step_now();
+            let oldest = match seconds() % STEP {
+                early if early < STEP - MARGIN => now - 1,
+                _ => now,
+            };
+            let step = used.map_or(oldest, |used| oldest.max(used + 1));
+            (step <= now + 1).then_some(step)
+        },
+    )
 }
 
 fn seconds() -> u64 {

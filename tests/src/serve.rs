@@ -1,19 +1,22 @@
-//! What stands in the LAN: a tiny web server and a "database", which only counts who got through to it.
+//! What stands in the LAN, a tiny web server and a "database", and what a person does with it: fetch a page, watch a stream.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
 use crate::net::Namespace;
+use crate::wait::watch;
 
 /// The page the web server gives.
 pub const PAGE: &str = "the wiki's front page\n";
 /// What the database greets with.
 pub const GREETING: &str = "database ready\n";
+/// How often a stream says something.
+const BEAT: Duration = Duration::from_millis(10);
 
 /// A listener in a namespace. It ends with the process; its namespace can go before.
 #[derive(Clone, Debug)]
@@ -28,14 +31,22 @@ impl Service {
     }
 }
 
-/// Serves one page, to anyone, for any request.
+/// Serves one page, to anyone, for any request; `/stream` never ends.
 ///
 /// # Errors
 /// When the address is taken.
 pub fn web(space: &Namespace, address: SocketAddr) -> anyhow::Result<Service> {
     listen(space, address, |mut stream| {
         let mut request = [0; 1024];
-        if matches!(stream.read(&mut request), Ok(1..)) {
+        let length = stream.read(&mut request).unwrap_or_default();
+        if request[..length].starts_with(b"GET /stream") {
+            let _ends_when_the_visitor_goes = watch(Duration::MAX, || {
+                stream
+                    .write_all(b"still here\n")
+                    .err()
+                    .or_else(|| watch(BEAT, || None))
+            });
+        } else if length > 0 {
             let answer = format!(
                 "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{PAGE}",
                 PAGE.len()
@@ -80,6 +91,54 @@ pub fn fetch(space: &Namespace, address: SocketAddr, limit: Duration) -> anyhow:
             None => bail!("no page but {answer:?}"),
         }
     })?
+}
+
+/// An endless download that somebody watches: when did its last byte arrive?
+#[derive(Clone, Debug)]
+pub struct Stream {
+    last: Arc<Mutex<(usize, Instant)>>,
+}
+
+impl Stream {
+    /// Starts watching.
+    ///
+    /// # Errors
+    /// When the server cannot be reached within `limit`.
+    pub fn watch(space: &Namespace, address: SocketAddr, limit: Duration) -> anyhow::Result<Self> {
+        let mut stream = connect(space, address, limit)?;
+        stream.write_all(b"GET /stream HTTP/1.1\r\nHost: wiki\r\n\r\n")?;
+        let last = Arc::new(Mutex::new((0, Instant::now())));
+        let theirs = Arc::downgrade(&last);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // A silent stream is not over for TCP; it is over when nobody watches any more.
+            while let Some(last) = theirs.upgrade() {
+                match stream.read(&mut buffer) {
+                    Ok(0) => return,
+                    Ok(length) => {
+                        let mut last = last.lock().expect("no holder panics");
+                        *last = (last.0 + length, Instant::now());
+                    }
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(_) => return,
+                }
+            }
+        });
+        Ok(Self { last })
+    }
+
+    /// Bytes so far, and when the last of them came.
+    pub fn last(&self) -> (usize, Instant) {
+        *self.last.lock().expect("no holder panics")
+    }
+
+    /// When the last byte came, once none has come for `span`; `None` when one still does after `limit`.
+    pub fn stopped(&self, span: Duration, limit: Duration) -> Option<Instant> {
+        watch(limit, || {
+            let (_, last) = self.last();
+            (last.elapsed() >= span).then_some(last)
+        })
+    }
 }
 
 /// A TCP connection from a namespace.

@@ -3,7 +3,7 @@
 //! A capture filters in the kernel by interface and direction, so that counting is exact and a flood in the other direction costs nothing.
 
 use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
@@ -145,6 +145,23 @@ pub fn send(space: &Namespace, packets: &[Packet]) -> anyhow::Result<()> {
     })?
 }
 
+/// Puts whole IP packets on the wire, fragments among them.
+///
+/// # Errors
+/// When the socket is refused or there is no route.
+pub fn send_bytes(
+    space: &Namespace,
+    destination: IpAddr,
+    packets: &[Vec<u8>],
+) -> anyhow::Result<()> {
+    space.run(|| {
+        let sender = Sender::open()?;
+        packets
+            .iter()
+            .try_for_each(|packet| sender.send_bytes(destination, packet))
+    })?
+}
+
 /// Raw sockets of the calling thread's namespace, for both families.
 #[derive(Debug)]
 pub struct Sender {
@@ -171,23 +188,18 @@ impl Sender {
     /// # Errors
     /// When the kernel refuses it.
     pub fn send(&self, packet: &Packet) -> anyhow::Result<()> {
-        let to = SocketAddr::new(packet.destination.ip(), 0);
-        let socket = match to.ip() {
+        self.send_bytes(packet.destination.ip(), &packet.to_bytes())
+    }
+
+    fn send_bytes(&self, destination: IpAddr, packet: &[u8]) -> anyhow::Result<()> {
+        let socket = match destination {
             IpAddr::V4(_) => &self.v4,
             IpAddr::V6(_) => &self.v6,
         };
         socket
-            .send_to(&packet.to_bytes(), &to.into())
-            .with_context(|| format!("sending to {}", packet.destination))?;
+            .send_to(packet, &SocketAddr::new(destination, 0).into())
+            .with_context(|| format!("sending to {destination}"))?;
         Ok(())
-    }
-}
-
-/// The unspecified address of the same family, port 0: "let the kernel choose".
-pub fn any_like(address: IpAddr) -> SocketAddr {
-    match address {
-        IpAddr::V4(_) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
-        IpAddr::V6(_) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0),
     }
 }
 

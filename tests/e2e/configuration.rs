@@ -1,0 +1,322 @@
+//! Bad input meets one clear line, and nothing is half-done.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use spa_tests::gateway::Gateway;
+use spa_tests::program::Program;
+use spa_tests::topology::{GATEWAY, PORT, Town, address};
+use toml_edit::value;
+
+use crate::fixture::{REACHED, place};
+
+/// A gateway that is set up and must now refuse to run, in one line with these words, leaving no table, interface or socket.
+#[track_caller]
+fn assert_refuses(gateway: &Gateway, words: &[&str]) {
+    let ended = gateway.start_and_end().unwrap();
+    ended.refusal(1, words).unwrap();
+    let space = gateway.space();
+    let tables = space.output("nft", &["list", "tables"]).unwrap();
+    assert!(!tables.contains("inet spa"), "{tables}");
+    let links = space.output("ip", &["-o", "link"]).unwrap();
+    assert!(!links.contains("spa0"), "{links}");
+    assert_eq!(gateway.process("spa-enforcer"), None);
+}
+
+/// A configuration that is missing, is no TOML, or holds a wrong value, or a key nobody knows, is refused with file and line.
+#[test]
+fn a_bad_configuration_is_refused_with_file_and_line() {
+    let town = Town::build().unwrap();
+    let gateway = Gateway::init(&town).unwrap();
+    let good = fs::read_to_string(gateway.config()).unwrap();
+    let file = gateway.config().to_str().unwrap().to_owned();
+    let line_of = |text: &str, what: &str| {
+        let at = text.lines().position(|line| line.contains(what)).unwrap() + 1;
+        format!("{file}:{at}")
+    };
+    let unknown = good.replacen("[knock]", "[knock]\ncolour = \"red\"", 1);
+    let value = good.replacen("port = 51820", "port = 518200", 1);
+    let torn = good.replacen("[knock]", "[knock", 1);
+    for (text, at, word) in [
+        (&unknown, line_of(&unknown, "colour"), "colour"),
+        (&value, line_of(&value, "518200"), "port"),
+        (&torn, line_of(&torn, "[knock"), "expected"),
+    ] {
+        fs::write(gateway.config(), text).unwrap();
+        assert_refuses(&gateway, &[&at, word]);
+        let mut check = gateway
+            .space()
+            .command(gateway.programs().path("spa-gateway"));
+        check.args(["check", "--config"]).arg(gateway.config());
+        let checked = Program::start(gateway.logs(), "check", &mut check).unwrap();
+        checked
+            .wait(REACHED)
+            .unwrap()
+            .refusal(1, &[&at, word])
+            .unwrap();
+    }
+    fs::remove_file(gateway.config()).unwrap();
+    assert_refuses(&gateway, &[&file]);
+}
+
+/// A policy with a key that this version does not know yet says so, with file and line, and nobody gets in by it.
+#[test]
+fn a_bad_policy_is_refused_with_file_and_line() {
+    let town = Town::build().unwrap();
+    let gateway = Gateway::init(&town).unwrap();
+    let policy = gateway.policy().to_str().unwrap().to_owned();
+    let text = spa_tests::gateway::POLICY.replace(
+        "to   = [\"db\"]",
+        "to   = [\"db\"]\nwhen = \"Mon-Fri 08:00-19:00\"",
+    );
+    let at = text
+        .lines()
+        .position(|line| line.starts_with("when"))
+        .unwrap()
+        + 1;
+    gateway.write_policy(&text).unwrap();
+    let mut check = gateway
+        .space()
+        .command(gateway.programs().path("spa-gateway"));
+    check.args(["check", "--config"]).arg(gateway.config());
+    let checked = Program::start(gateway.logs(), "check", &mut check).unwrap();
+    checked
+        .wait(REACHED)
+        .unwrap()
+        .refusal(1, &[&format!("{policy}:{at}"), "when", "not supported"])
+        .unwrap();
+}
+
+/// Configuration and key files that others can write, and keys that others can read, are refused.
+#[test]
+fn files_that_are_open_to_others_are_refused() {
+    let town = Town::build().unwrap();
+    let mut gateway = Gateway::init(&town).unwrap();
+    // A first start makes whatever init has not.
+    gateway.start().unwrap();
+    gateway.stop().unwrap();
+    gateway.space().nft("delete table inet spa").unwrap();
+    remove_interface(&gateway);
+    for file in secrets(gateway.folder()) {
+        let good = fs::metadata(&file).unwrap().permissions();
+        assert_eq!(
+            good.mode() & 0o077,
+            0,
+            "{} is open to others",
+            file.display()
+        );
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_refuses(&gateway, &[file.to_str().unwrap(), "chmod"]);
+        fs::set_permissions(&file, good).unwrap();
+    }
+    let config = gateway.config();
+    fs::set_permissions(config, fs::Permissions::from_mode(0o666)).unwrap();
+    assert_refuses(&gateway, &[config.to_str().unwrap(), "chmod"]);
+}
+
+/// A key that is missing where the store needs it is not replaced by a new one in silence.
+#[test]
+fn a_missing_key_is_refused() {
+    let town = Town::build().unwrap();
+    let mut gateway = Gateway::init(&town).unwrap();
+    gateway.start().unwrap();
+    gateway.stop().unwrap();
+    gateway.space().nft("delete table inet spa").unwrap();
+    remove_interface(&gateway);
+    let seal = secrets(gateway.folder())
+        .into_iter()
+        .find(|file| file.ends_with("K_seal"))
+        .expect("K_seal lies beside the store");
+    fs::write(&seal, b"short").unwrap();
+    assert_refuses(&gateway, &[seal.to_str().unwrap()]);
+    fs::remove_file(&seal).unwrap();
+    assert_refuses(&gateway, &[seal.to_str().unwrap()]);
+}
+
+/// An interface that does not exist is named.
+#[test]
+fn a_missing_interface_is_named() {
+    let town = Town::build().unwrap();
+    let gateway = Gateway::init(&town).unwrap();
+    gateway
+        .configure(|config| {
+            let interfaces: toml_edit::Array = ["eth7"].into_iter().collect();
+            config["knock"]["interfaces"] = value(interfaces);
+        })
+        .unwrap();
+    assert_refuses(&gateway, &["eth7"]);
+    let other = Gateway::bare_named(&town, "other").unwrap();
+    other
+        .run_init(&["--interface", "eth7"])
+        .unwrap()
+        .refusal(1, &["eth7"])
+        .unwrap();
+}
+
+/// A WireGuard port that somebody else listens on is named.
+#[test]
+fn an_occupied_port_is_named() {
+    let town = Town::build().unwrap();
+    let gateway = Gateway::init(&town).unwrap();
+    let _taken = town
+        .gateway
+        .run(|| UdpSocket::bind(("0.0.0.0", PORT)))
+        .unwrap()
+        .unwrap();
+    assert_refuses(&gateway, &["51820"]);
+}
+
+/// Without the privilege to do its work the gateway says so at once.
+#[test]
+fn without_privileges_it_says_so() {
+    let town = Town::build().unwrap();
+    let gateway = Gateway::init(&town).unwrap();
+    let mut command = gateway.space().command("setpriv");
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        .arg(gateway.programs().path("spa-gateway"))
+        .args(["run", "--config"])
+        .arg(gateway.config());
+    let ended = Program::start(gateway.logs(), "spa-gateway", &mut command)
+        .unwrap()
+        .wait(REACHED)
+        .unwrap();
+    ended.refusal(1, &["root"]).unwrap();
+}
+
+/// A clock that is not trusted is said at the start, in the status, and nothing is accepted.
+#[test]
+fn a_clock_that_is_not_trusted_accepts_nothing() {
+    let town = Town::build().unwrap();
+    let mut gateway = Gateway::init(&town).unwrap();
+    gateway
+        .configure(|config| config["clock"]["trust"] = value("auto"))
+        .unwrap();
+    gateway.start().unwrap();
+    let status = gateway.ask(&["status"]).unwrap();
+    if status.contains("clock: trusted") || status.contains("clock trusted") {
+        eprintln!(
+            "SKIPPED: this machine's clock is synchronised or has a battery, so it is trusted"
+        );
+        return;
+    }
+    assert!(status.contains("clock"), "{status}");
+    assert!(gateway.daemon().said().contains("clock"));
+    gateway.ask(&["user", "add", "ana"]).unwrap();
+    let line = spa_tests::person::invite(&gateway, "ana", &[]).unwrap();
+    let ana = spa_tests::person::Person::new(&gateway, &town.client, "ana", "laptop").unwrap();
+    let ended = ana.try_enroll(&line, spa_tests::phone::step_now()).unwrap();
+    ended.refusal(3, &["no answer"]).unwrap();
+}
+
+/// `init` over SSH through the knock interface keeps that port open and says so; otherwise none is kept.
+#[test]
+fn init_over_ssh_keeps_its_port_and_says_so() {
+    let town = Town::build().unwrap();
+    let over = Gateway::bare(&town).unwrap();
+    let mut command = over.init_command(&[]);
+    command.env("SSH_CONNECTION", format!("203.0.113.66 50000 {GATEWAY} 22"));
+    let ended = Program::start(over.logs(), "init", &mut command).unwrap();
+    let said = ended.wait(REACHED).unwrap().success().unwrap();
+    assert!((said.out + &said.err).contains("22/tcp"));
+    assert!(
+        fs::read_to_string(over.config())
+            .unwrap()
+            .contains("22/tcp")
+    );
+    let plain = Gateway::bare_named(&town, "plain").unwrap();
+    plain.run_init(&[]).unwrap().success().unwrap();
+    let text = fs::read_to_string(plain.config()).unwrap();
+    let kept = text
+        .lines()
+        .find(|line| line.trim_start().starts_with("keep-open"));
+    assert!(kept.is_none_or(|line| line.contains("[]")), "{kept:?}");
+}
+
+/// A port that is kept open answers, and only that one.
+#[test]
+fn a_port_that_is_kept_open_is_the_only_one() {
+    let town = Town::build().unwrap();
+    let mut gateway = Gateway::init(&town).unwrap();
+    gateway
+        .configure(|config| {
+            let keep: toml_edit::Array = ["22/tcp"].into_iter().collect();
+            config["firewall"]["keep-open"] = value(keep);
+        })
+        .unwrap();
+    gateway.start().unwrap();
+    let findings = town.scanner().every_port(address(GATEWAY)).unwrap();
+    assert_eq!(findings.answers.keys().collect::<Vec<_>>(), ["tcp 22"]);
+}
+
+/// A second `init` does not overwrite what is there.
+#[test]
+fn a_second_init_is_refused() {
+    let town = Town::build().unwrap();
+    let gateway = Gateway::init(&town).unwrap();
+    let before = fs::read_to_string(gateway.config()).unwrap();
+    let file = gateway.config().to_str().unwrap();
+    gateway.run_init(&[]).unwrap().refusal(1, &[file]).unwrap();
+    assert_eq!(fs::read_to_string(gateway.config()).unwrap(), before);
+}
+
+/// A foreign base chain that would drop what we let through is named at the start, with the way to mend it.
+#[test]
+fn a_foreign_base_chain_that_would_drop_us_is_named() {
+    let town = Town::build().unwrap();
+    let mut gateway = Gateway::init(&town).unwrap();
+    town.gateway
+        .nft("table inet filter { chain forward { type filter hook forward priority 0; policy drop; } chain input { type filter hook input priority 0; policy drop; } }")
+        .unwrap();
+    gateway.start().unwrap();
+    let said = gateway.daemon().said();
+    for chain in ["inet filter forward", "inet filter input"] {
+        assert!(said.contains(chain), "{chain} is not in {said}");
+    }
+}
+
+/// Two gateways do not share one namespace: the second says what is in the way and leaves the first alone.
+#[test]
+fn a_second_daemon_is_refused() {
+    let place = place();
+    let ended = place.gateway.start_and_end().unwrap();
+    ended.refusal(1, &["admin.sock"]).unwrap();
+    place.gateway.ask(&["status"]).unwrap();
+    let findings = place
+        .town
+        .scanner()
+        .oddities(address(GATEWAY), PORT)
+        .unwrap();
+    assert!(findings.is_silent());
+}
+
+/// `spa-admin` without a running gateway says that, and what to do.
+#[test]
+fn an_administrator_without_a_gateway_is_told_so() {
+    let town = Town::build().unwrap();
+    let gateway = Gateway::init(&town).unwrap();
+    gateway
+        .admin(&["status"])
+        .unwrap()
+        .refusal(1, &["spa-gateway"])
+        .unwrap();
+}
+
+/// Every secret file of the gateway: what lies in its state folder.
+fn secrets(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut found: Vec<_> = fs::read_dir(folder.join("state"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.ends_with("K_seal") || path.ends_with("store.db"))
+        .collect();
+    found.sort();
+    assert_eq!(found.len(), 2, "{found:?}");
+    found
+}
+
+/// An embedded tunnel's device is persistent by design; a refusal must not be mistaken for its maker.
+fn remove_interface(gateway: &Gateway) {
+    let _was_not_there = gateway.space().output("ip", &["link", "delete", "spa0"]);
+}

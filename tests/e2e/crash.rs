@@ -1,0 +1,112 @@
+//! Promise 4 when things break: openings lapse by the kernel's own clock, and a restart makes the kernel equal to the store.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use spa_tests::net::signal;
+use spa_tests::packet::Packet;
+use spa_tests::topology::{GATEWAY, PORT, address, endpoint};
+use spa_tests::wait::wait_until;
+use spa_tests::wire;
+
+use crate::end::{deadline, with_short_sessions};
+use crate::fixture::{REACHED, SILENT, with_ana};
+
+/// When the enforcer dies the daemon says so in one line and stops; what was open lapses, and the gateway stays dark.
+#[test]
+fn when_the_enforcer_dies_the_daemon_stops_and_everything_lapses() {
+    let (mut place, mut ana) = with_short_sessions("12s");
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    let _stream = place.stream(&ana);
+    let enforcer = place.gateway.process("spa-enforcer").expect("it runs");
+    signal(enforcer, Signal::KILL);
+    let ended = place.gateway.wait_for_end(REACHED).unwrap();
+    assert_eq!(ended.code, 1);
+    assert!(ended.err.contains("enforcer"), "{}", ended.err);
+    wait_until("every opening lapses", Duration::from_secs(15), || {
+        place.gateway.openings().ok()?.is_empty().then_some(())
+    })
+    .unwrap();
+    place.assert_no_wiki(&ana);
+    let findings = place
+        .town
+        .scanner()
+        .oddities(address(GATEWAY), PORT)
+        .unwrap();
+    assert!(findings.is_silent(), "{:?}", findings.answers);
+}
+
+/// When the daemon is killed without warning what is open lapses by itself at its deadline.
+#[test]
+fn after_a_kill_everything_lapses_by_itself() {
+    let (mut place, mut ana) = with_short_sessions("12s");
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    let stream = place.stream(&ana);
+    let ends = deadline(&place.gateway);
+    place.gateway.kill().unwrap();
+    let stopped = stream
+        .stopped(SILENT, Duration::from_secs(16))
+        .expect("the stream ends");
+    let late = stopped.saturating_duration_since(ends);
+    assert!(late < Duration::from_millis(500), "{late:?} late");
+    wait_until("every opening lapses", REACHED, || {
+        place.gateway.openings().ok()?.is_empty().then_some(())
+    })
+    .unwrap();
+}
+
+/// A restart after a kill makes the kernel equal to the store: what lives on in the store is open again until its deadline,
+/// openings that no live session accounts for are gone.
+#[test]
+fn a_restart_makes_the_kernel_equal_to_the_store() {
+    let (mut place, mut ana) = with_ana();
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    place.gateway.kill().unwrap();
+    place.gateway.start().unwrap();
+    let sessions = place.gateway.sessions().unwrap().len();
+    let open = place.gateway.openings().unwrap();
+    let flows = open.iter().any(|opening| opening.contains("flow"));
+    assert_eq!(flows, sessions == 1, "{sessions} sessions, {open:?}");
+    // Whatever became of the session, the next knock works and is the only one.
+    ana.knock(&["wiki", "--only"]).unwrap().success().unwrap();
+    place.assert_reaches_wiki(&ana);
+    assert_eq!(place.gateway.sessions().unwrap().len(), 1);
+}
+
+/// A knock that was accepted is worth nothing after a kill and a restart either.
+#[test]
+fn a_captured_knock_is_worth_nothing_after_a_restart() {
+    let (mut place, mut ana) = with_ana();
+    let arriving = place.town.tap_arriving().unwrap();
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    let knock = arriving
+        .wait_for("the knock", REACHED, Packet::is_knock_sized)
+        .unwrap();
+    place.gateway.ask(&["session", "cut", "ana"]).unwrap();
+    place.gateway.kill().unwrap();
+    place.gateway.start().unwrap();
+    let leaving = place.town.tap_leaving().unwrap();
+    let again = Packet::udp(
+        endpoint("192.168.8.10", 47_000),
+        endpoint(GATEWAY, PORT),
+        &knock.packet.payload,
+    );
+    wire::send(&place.town.neighbour, &[again]).unwrap();
+    assert!(leaving.watch_for(SILENT, Packet::is_knock_sized).is_none());
+    place.assert_everything_closed();
+}
+
+/// A code that opened before a kill does not open after it.
+#[test]
+fn a_used_code_is_remembered_over_a_kill() {
+    let (mut place, mut ana) = with_ana();
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    ana.run(&["close"]).unwrap().success().unwrap();
+    place.gateway.kill().unwrap();
+    place.gateway.start().unwrap();
+    let code = ana.used_code().unwrap();
+    let knocked = ana
+        .knock_with(&["wiki"], spa_tests::person::PASSWORD, &code)
+        .unwrap();
+    knocked.refusal(3, &["no answer"]).unwrap();
+}

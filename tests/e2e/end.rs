@@ -1,0 +1,83 @@
+//! Promise 4: it ends, at its deadline, when somebody says so, and when every process of ours has died.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use spa_tests::gateway::Gateway;
+use spa_tests::person::Person;
+use spa_tests::topology::Town;
+
+use crate::fixture::{Place, REACHED, SILENT, policy_for, with_ana};
+
+/// A session ends at its deadline although its download would go on for ever, and nothing of it is left.
+#[test]
+fn a_session_ends_at_its_deadline_under_traffic() {
+    let (place, mut ana) = with_short_sessions("8s");
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    let stream = place.stream(&ana);
+    let ends = deadline(&place.gateway);
+    let stopped = stream
+        .stopped(SILENT, Duration::from_secs(12))
+        .expect("the stream ends");
+    let late = stopped.saturating_duration_since(ends);
+    assert!(late < Duration::from_millis(250), "{late:?} late");
+    let early = ends.saturating_duration_since(stopped);
+    assert!(early < Duration::from_millis(1500), "{early:?} early");
+    place.assert_everything_closed();
+    place.assert_no_wiki(&ana);
+}
+
+/// `spa close` ends the session at both ends.
+#[test]
+fn close_ends_the_session() {
+    let (place, mut ana) = with_ana();
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    let stream = place.stream(&ana);
+    ana.run(&["close"]).unwrap().success().unwrap();
+    stream.stopped(SILENT, REACHED).expect("the stream ends");
+    place.assert_everything_closed();
+    place.assert_no_wiki(&ana);
+}
+
+/// `spa-admin session cut` ends it under traffic, and prints the milliseconds it took.
+#[test]
+fn cut_ends_the_session_and_says_how_long_it_took() {
+    let (place, mut ana) = with_ana();
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    let stream = place.stream(&ana);
+    let said = place.gateway.ask(&["session", "cut", "ana"]).unwrap();
+    assert!(said.contains("ms"), "{said}");
+    stream.stopped(SILENT, REACHED).expect("the stream ends");
+    place.assert_everything_closed();
+}
+
+/// A person who is disabled is out at once.
+#[test]
+fn a_disabled_person_is_out_at_once() {
+    let (place, mut ana) = with_ana();
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    let stream = place.stream(&ana);
+    place.gateway.ask(&["user", "disable", "ana"]).unwrap();
+    stream.stopped(SILENT, REACHED).expect("the stream ends");
+    place.assert_everything_closed();
+}
+
+/// A town in which sessions last this long, with ana enrolled.
+pub fn with_short_sessions(length: &str) -> (Place, Person) {
+    let town = Town::build().unwrap();
+    let mut gateway = Gateway::init(&town).unwrap();
+    gateway.write_policy(&policy_for(length)).unwrap();
+    gateway.start().unwrap();
+    let ana = Person::enrolled(&gateway, &town.client, "ana").unwrap();
+    (Place { gateway, town }, ana)
+}
+
+/// When the only session ends, by the gateway's own words.
+pub fn deadline(gateway: &Gateway) -> Instant {
+    let sessions = gateway.sessions().unwrap();
+    assert_eq!(sessions.len(), 1, "{sessions:?}");
+    let not_after = sessions[0]["not_after"]
+        .as_u64()
+        .expect("not_after, Unix ms");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    Instant::now() + Duration::from_millis(not_after).saturating_sub(now)
+}

@@ -1,0 +1,86 @@
+//! The outside as it is: IPv6, lost packets, addresses that run out.
+
+use spa_tests::gateway::Gateway;
+use spa_tests::packet::Packet;
+use spa_tests::person::{Person, invite};
+use spa_tests::topology::{GATEWAY6, Town};
+use toml_edit::value;
+
+use crate::fixture::{Place, policy_for, with_ana};
+
+/// A client that reaches the gateway over IPv6 enrols, knocks and works as over IPv4.
+#[test]
+fn over_ipv6_it_is_the_same() {
+    let town = Town::build().unwrap();
+    let mut gateway = Gateway::init(&town).unwrap();
+    gateway
+        .configure(|config| config["knock"]["public"] = value(format!("[{GATEWAY6}]:51820")))
+        .unwrap();
+    gateway.start().unwrap();
+    let mut ana = Person::enrolled(&gateway, &town.client, "ana").unwrap();
+    let place = Place { gateway, town };
+    let arriving = place.town.tap_arriving().unwrap();
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    place.assert_reaches_wiki(&ana);
+    let knocks = arriving.count(|packet| packet.is_knock_sized() && packet.source.is_ipv6());
+    assert!(knocks >= 1);
+    assert_eq!(arriving.count(|packet| packet.source.is_ipv4()), 0);
+    ana.run(&["close"]).unwrap().success().unwrap();
+    place.assert_everything_closed();
+}
+
+/// When the first reply is lost the client's next packet gets another one, and the session works.
+#[test]
+fn a_lost_reply_heals_by_repeat() {
+    let (place, mut ana) = with_ana();
+    // The first 512-byte packet towards the home (540 bytes with its headers) disappears, the others pass.
+    place
+        .town
+        .router
+        .nft(
+            "table inet loss {
+               chain replies {
+                 type filter hook forward priority 0
+                 iifname wan udp length 520 quota until 600 bytes drop
+               }
+             }",
+        )
+        .unwrap();
+    let leaving = place.town.tap_leaving().unwrap();
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    place.assert_reaches_wiki(&ana);
+    assert!(leaving.count(Packet::is_knock_sized) >= 2);
+    assert_eq!(place.gateway.sessions().unwrap().len(), 1);
+}
+
+/// When the pool has no address left a person is told so in one line, and nothing is half-open.
+#[test]
+fn a_full_pool_is_said_in_one_line() {
+    let town = Town::build().unwrap();
+    let mut gateway = Gateway::init(&town).unwrap();
+    // 10.200.0.1 is the gateway's, .2 is the only one for clients.
+    gateway
+        .configure(|config| {
+            let addresses: toml_edit::Array = ["10.200.0.1/30"].into_iter().collect();
+            config["wireguard"]["addresses"] = value(addresses);
+        })
+        .unwrap();
+    gateway.write_policy(&policy_for("1h")).unwrap();
+    gateway.start().unwrap();
+    let mut people = Vec::new();
+    for (name, space) in [("ana", &town.client), ("bo", &town.neighbour)] {
+        gateway.ask(&["user", "add", name]).unwrap();
+        let line = invite(&gateway, name, &["--no-confirm"]).unwrap();
+        let person = Person::new(&gateway, space, name, "laptop").unwrap();
+        people.push(person.enroll(&line).unwrap().person);
+    }
+    let place = Place { gateway, town };
+    people[0].knock(&["wiki"]).unwrap().success().unwrap();
+    people[1]
+        .knock(&["wiki"])
+        .unwrap()
+        .refusal(1, &["full"])
+        .unwrap();
+    place.assert_reaches_wiki(&people[0]);
+    assert_eq!(place.gateway.sessions().unwrap().len(), 1);
+}
