@@ -5,6 +5,8 @@
 #![deny(unsafe_code)]
 
 pub mod accounts;
+pub mod audit;
+pub mod calendar;
 pub mod capture;
 pub mod checksum;
 pub mod clock;
@@ -13,3 +15,4 @@ pub mod enforcer_link;
 pub mod files;
 pub mod reply;
 pub mod sandbox;
+pub mod store;

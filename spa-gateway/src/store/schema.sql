@@ -1,0 +1,78 @@
+-- Version 1. Times are Unix milliseconds; sealed columns hold nonce, ciphertext and tag.
+CREATE TABLE meta (
+    name  TEXT PRIMARY KEY,
+    value ANY NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE knock_key (
+    kid       INTEGER PRIMARY KEY,
+    secret    BLOB NOT NULL, -- sealed
+    made      INTEGER NOT NULL,
+    not_after INTEGER
+) STRICT;
+
+CREATE TABLE person (
+    name        TEXT PRIMARY KEY,
+    kind        TEXT NOT NULL,
+    standing    TEXT NOT NULL,
+    totp        BLOB, -- sealed
+    totp_digits INTEGER,
+    totp_period INTEGER,
+    totp_proven INTEGER NOT NULL,
+    last_step   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE recovery (
+    person TEXT NOT NULL,
+    hash   BLOB NOT NULL,
+    PRIMARY KEY (person, hash)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE credential (
+    id           BLOB PRIMARY KEY,
+    person       TEXT NOT NULL,
+    label        TEXT NOT NULL,
+    proof        BLOB,
+    standing     TEXT NOT NULL,
+    expires      INTEGER,
+    confirmed    INTEGER NOT NULL,
+    enrolled     INTEGER,
+    invite_until INTEGER,
+    last_ts      INTEGER NOT NULL,
+    failures     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE credential_key (
+    credential BLOB NOT NULL,
+    number     INTEGER NOT NULL,
+    kind       TEXT NOT NULL,
+    key        BLOB NOT NULL, -- sealed
+    PRIMARY KEY (credential, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE session (
+    id         BLOB PRIMARY KEY,
+    credential BLOB NOT NULL,
+    key        BLOB NOT NULL, -- sealed
+    wg_key     BLOB NOT NULL,
+    tunnel4    TEXT,
+    tunnel6    TEXT,
+    resources  TEXT NOT NULL, -- names parted by spaces, which no name has
+    source     TEXT NOT NULL,
+    opened     INTEGER NOT NULL,
+    not_after  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- At most one row for each pair of addresses, so the pool bounds it.
+CREATE TABLE resting (
+    tunnel4 TEXT,
+    tunnel6 TEXT,
+    until   INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE audit (
+    id     INTEGER PRIMARY KEY AUTOINCREMENT,
+    user   TEXT,
+    denied INTEGER NOT NULL,
+    line   TEXT NOT NULL
+) STRICT;
