@@ -268,7 +268,7 @@ fn a_foreign_base_chain_that_would_drop_us_is_named() {
     let town = Town::build().unwrap();
     let mut gateway = Gateway::init(&town).unwrap();
     town.gateway
-        .nft("table inet filter { chain forward { type filter hook forward priority 0; policy drop; } chain input { type filter hook input priority 0; policy drop; } }")
+        .nft("table inet filter { chain forward { type filter hook forward priority 0; policy drop; }; chain input { type filter hook input priority 0; policy drop; }; }")
         .unwrap();
     gateway.start().unwrap();
     let said = gateway.daemon().said();

@@ -1,7 +1,15 @@
 //! The harness itself: what it calls silent is silent, and it hears what is not.
 
+use std::time::{Duration, Instant};
+
 use spa_tests::packet::Packet;
+use spa_tests::sensor::{Sensor, marked};
+use spa_tests::serve::{self, Stream};
 use spa_tests::topology::{self, GATEWAY, GATEWAY6, Town, address, endpoint};
+use spa_tests::wait::wait_until;
+
+/// How long anything here may take.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// A machine without our gateway answers a scan, so the scanner's silence elsewhere means something.
 #[test]
@@ -42,12 +50,53 @@ fn the_home_is_behind_a_translating_router() {
     );
     spa_tests::wire::send(&town.client, &[packet]).unwrap();
     let seen = arriving
-        .wait_for(
-            "the packet",
-            std::time::Duration::from_secs(2),
-            Packet::is_knock_sized,
-        )
+        .wait_for("the packet", LIMIT, Packet::is_knock_sized)
         .unwrap();
     assert_eq!(seen.packet.source.ip(), address(topology::HOME));
     assert!((40_000..=50_000).contains(&seen.packet.source.port()));
+}
+
+/// The sensor counts a marked packet where nothing drops it before.
+#[test]
+fn a_sensor_counts_what_gets_past() {
+    let town = Town::build().unwrap();
+    let sensor = Sensor::place(&town.gateway).unwrap();
+    let packet = marked(
+        endpoint("203.0.113.66", 4000),
+        endpoint(GATEWAY, topology::PORT),
+    );
+    spa_tests::wire::send(&town.stranger, &[packet]).unwrap();
+    wait_until("the packet is counted", LIMIT, || {
+        (sensor.received().ok()? == 1).then_some(())
+    })
+    .unwrap();
+    assert_eq!(sensor.forwarded().unwrap(), 0);
+}
+
+/// A stream that is cut in the middle is noticed, and one that flows is not called cut.
+#[test]
+fn a_stream_that_is_cut_is_noticed() {
+    let town = Town::build().unwrap();
+    let web = endpoint("10.0.5.10", topology::WEB);
+    let stream = Stream::watch(&town.gateway, web, LIMIT).unwrap();
+    let silent = Duration::from_millis(300);
+    assert!(stream.stopped(silent, 2 * silent).is_none());
+    let cut = Instant::now();
+    town.lan
+        .nft("table inet cut { chain out { type filter hook output priority 0; tcp sport 443 drop; }; }")
+        .unwrap();
+    let stopped = stream.stopped(silent, LIMIT).expect("it was cut");
+    assert!(stopped < cut + silent);
+}
+
+/// A page is fetched, and counted, where nothing is in the way.
+#[test]
+fn a_page_is_fetched_where_nothing_is_in_the_way() {
+    let town = Town::build().unwrap();
+    let web = endpoint("10.0.5.10", topology::WEB);
+    assert_eq!(
+        serve::fetch(&town.gateway, web, LIMIT).unwrap(),
+        serve::PAGE
+    );
+    assert_eq!(town.web.accepted(), 1);
 }

@@ -160,7 +160,7 @@ fn a_knock_that_never_arrived(town: &Town, ana: &mut spa_tests::person::Person) 
 
 fn block(router: &Namespace, blocked: bool) {
     let script = if blocked {
-        "table inet block { chain knocks { type filter hook forward priority 0; iifname home0 udp length 520 drop; } }"
+        "table inet block { chain knocks { type filter hook forward priority 0; iifname home0 udp length 520 drop; }; }"
     } else {
         "delete table inet block"
     };

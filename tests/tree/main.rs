@@ -30,7 +30,11 @@ fn the_flow_names_files_that_exist() {
         .into_iter()
         .filter(|span| is_path(span))
         .collect();
-    assert!(named.len() >= 20, "only {} paths in docs/flow.md", named.len());
+    assert!(
+        named.len() >= 20,
+        "only {} paths in docs/flow.md",
+        named.len()
+    );
     for path in named {
         assert!(root.join(&path).exists(), "docs/flow.md names {path}");
     }
@@ -42,7 +46,11 @@ fn documents_lead_to_files_that_exist() {
     for document in DOCUMENTS {
         let text = read(document);
         let folder = root().join(document).parent().unwrap().to_path_buf();
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        for link in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
             if !link.contains("://") {
                 assert!(folder.join(link).exists(), "{document} links to {link}");
             }
@@ -100,7 +108,9 @@ fn unsafe_stays_in_its_places() {
             );
             let above = &lines[number.saturating_sub(8)..=number];
             assert!(
-                above.iter().any(|line| line.contains("SAFETY:") || line.contains("# Safety")),
+                above
+                    .iter()
+                    .any(|line| line.contains("SAFETY:") || line.contains("# Safety")),
                 "{name}:{} does not say why it is sound",
                 number + 1
             );
