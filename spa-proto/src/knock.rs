@@ -336,3 +336,6 @@ pub(crate) fn proof_message(th1: &[u8; 32], info: &Info, ext: &Ext) -> [u8; PROO
 pub(crate) fn session_proof(key: &SessionKey, message: &[u8]) -> [u8; PROOF_LEN] {
     join(&[&mac(key.expose(), &[message]), &[0; 32]])
 }
+
+#[cfg(test)]
+mod tests;

@@ -239,3 +239,6 @@ pub enum DefaultRoute {
     /// It is used.
     Allow,
 }
+
+#[cfg(test)]
+mod tests;

@@ -537,3 +537,6 @@ fn enrolment(value: &[u8]) -> Option<(ProofPublic, String)> {
     let good = (1..=MAX_LABEL).contains(&label.len());
     good.then(|| (ProofPublic::from_bytes(*q), String::from(label)))
 }
+
+#[cfg(test)]
+mod tests;
