@@ -5,14 +5,17 @@
 #![deny(unsafe_code)]
 
 pub mod accounts;
+pub mod admin;
 pub mod audit;
 pub mod calendar;
 pub mod capture;
 pub mod checksum;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod enforcer_link;
 pub mod files;
+pub mod policy_file;
 pub mod reply;
 pub mod sandbox;
 pub mod store;

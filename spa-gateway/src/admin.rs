@@ -1,0 +1,4 @@
+//! `spa-admin`.
+
+pub mod client;
+pub mod policy_edit;

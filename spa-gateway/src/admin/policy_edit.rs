@@ -1,0 +1,302 @@
+//! Edits of `policy.toml`: comments and order stay, and only what the gateway would accept is written.
+
+use std::path::Path;
+
+use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value, value};
+
+use crate::files::{self, Wanted};
+use crate::policy_file;
+
+/// A policy that is being edited. Nothing is on disk before [`save`](Self::save).
+pub struct Edit<'a> {
+    file: &'a Path,
+    document: DocumentMut,
+}
+
+/// Why an edit is refused: one line.
+type Refusal = String;
+
+impl<'a> Edit<'a> {
+    /// Reads the policy that is edited. One that is wrong must be mended by hand first.
+    pub fn begin(file: &'a Path) -> Result<Self, Refusal> {
+        let limit = u64::try_from(spa_gateway_core::policy::MAX_POLICY_BYTES).unwrap_or(u64::MAX);
+        let text = files::read_text(file, Wanted::NotWritableByOthers, limit)
+            .map_err(|error| error.to_string())?;
+        policy_file::parse(&text, file).map_err(|error| error.to_string())?;
+        let document = text.parse().map_err(|_| {
+            format!(
+                "{} cannot be edited; see `spa-admin policy check`",
+                file.display()
+            )
+        })?;
+        Ok(Self { file, document })
+    }
+
+    /// Adds a resource.
+    pub fn add_resource(&mut self, name: &str, to: &str, ports: &[String]) -> Result<(), Refusal> {
+        let resources = self.table("resource")?;
+        if resources.contains_key(name) {
+            return Err(format!(
+                "resource `{name}` exists; remove it first with `spa-admin resource remove {name}`"
+            ));
+        }
+        let mut resource = InlineTable::new();
+        resource.insert("to", to.into());
+        resource.insert("ports", Value::Array(ports.iter().collect::<Array>()));
+        resources.insert(name, value(resource));
+        Ok(())
+    }
+
+    /// Removes a resource no rule speaks of any more.
+    pub fn remove_resource(&mut self, name: &str) -> Result<(), Refusal> {
+        if let Some(rule) = self.rule_naming("to", name) {
+            return Err(format!(
+                "resource `{name}` is allowed by rule `{rule}`; remove it from that rule in {} first",
+                self.file.display()
+            ));
+        }
+        let removed = self.table("resource")?.remove(name);
+        removed.map(|_| ()).ok_or_else(|| {
+            format!("there is no resource `{name}`; `spa-admin resource list` shows them")
+        })
+    }
+
+    /// Puts somebody into a group; the group is made when it is not there. Tells whether anything changed.
+    pub fn add_member(&mut self, group: &str, user: &str) -> Result<bool, Refusal> {
+        let groups = self.table("group")?;
+        let members = groups
+            .entry(group)
+            .or_insert_with(|| value(Array::new()))
+            .as_array_mut()
+            .ok_or_else(|| format!("group `{group}` is no list of names; write it as one"))?;
+        if members.iter().any(|member| member.as_str() == Some(user)) {
+            return Ok(false);
+        }
+        members.push(user);
+        Ok(true)
+    }
+
+    /// Takes somebody out of every group. Tells whether anything changed.
+    pub fn remove_member(&mut self, user: &str) -> Result<bool, Refusal> {
+        let mut changed = false;
+        for (_, members) in self.table("group")?.iter_mut() {
+            if let Some(members) = members.as_array_mut() {
+                let before = members.len();
+                members.retain(|member| member.as_str() != Some(user));
+                changed |= members.len() != before;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Allows a group a resource.
+    pub fn allow(
+        &mut self,
+        group: &str,
+        resource: &str,
+        length: Option<&str>,
+    ) -> Result<(), Refusal> {
+        if !self.table("group")?.contains_key(group) {
+            return Err(format!(
+                "there is no group `{group}`; put somebody into it with `spa-admin user add NAME --group {group}`"
+            ));
+        }
+        if !self.table("resource")?.contains_key(resource) {
+            return Err(format!(
+                "there is no resource `{resource}`; add it with `spa-admin resource add {resource} ADDRESS PORT/PROTO`"
+            ));
+        }
+        let mut rule = Table::new();
+        rule.insert(
+            "name",
+            value(self.free_rule_name(&format!("{group}-{resource}"))),
+        );
+        rule.insert("who", value(Array::from_iter([format!("group:{group}")])));
+        rule.insert("to", value(Array::from_iter([resource])));
+        if let Some(length) = length {
+            rule.insert("for", value(length));
+        }
+        let rules = self
+            .document
+            .entry("allow")
+            .or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()))
+            .as_array_of_tables_mut()
+            .ok_or("`allow` is no list of rules; write each rule below `[[allow]]`")?;
+        rules.push(rule);
+        Ok(())
+    }
+
+    /// Writes the edit, if the gateway would accept it.
+    pub fn save(self) -> Result<(), Refusal> {
+        let text = self.checked()?;
+        files::replace(self.file, text.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    /// Gives the text, if the gateway would accept it.
+    pub fn checked(&self) -> Result<String, Refusal> {
+        let text = self.document.to_string();
+        match policy_file::parse(&text, self.file) {
+            Ok(_) => Ok(text),
+            // The line is of a text nobody has seen: only what and remedy help.
+            Err(policy_file::PolicyFileError::Content { error, .. }) => Err(format!(
+                "{}; {}; nothing was changed",
+                error.what, error.remedy
+            )),
+            Err(other) => Err(other.to_string()),
+        }
+    }
+
+    fn table(&mut self, name: &str) -> Result<&mut Table, Refusal> {
+        self.document
+            .entry(name)
+            .or_insert_with(|| Item::Table(Table::new()))
+            .as_table_mut()
+            .ok_or_else(|| format!("`{name}` is no table; write it as [{name}]"))
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &Table> {
+        let rules = self
+            .document
+            .get("allow")
+            .and_then(Item::as_array_of_tables);
+        rules.into_iter().flat_map(ArrayOfTables::iter)
+    }
+
+    fn rule_naming(&self, key: &str, name: &str) -> Option<String> {
+        let names = |rule: &&Table| {
+            rule.get(key)
+                .and_then(Item::as_array)
+                .is_some_and(|list| list.iter().any(|one| one.as_str() == Some(name)))
+        };
+        let rule = self.rules().find(names)?;
+        Some(rule.get("name")?.as_str()?.to_owned())
+    }
+
+    /// `eng-wiki`, or `eng-wiki-2` where that is taken.
+    fn free_rule_name(&self, wanted: &str) -> String {
+        let taken = |name: &str| {
+            self.rules()
+                .any(|rule| rule.get("name").and_then(Item::as_str) == Some(name))
+        };
+        if !taken(wanted) {
+            return wanted.to_owned();
+        }
+        (2..)
+            .map(|number: u32| format!("{wanted}-{number}"))
+            .find(|name| !taken(name))
+            .expect("a policy has fewer rules than there are numbers")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    const POLICY: &str = "# ours\nversion = 1\n\n[group]\neng = [\"ana\"] # the engineers\n\n\
+        [resource]\n# the wiki\nwiki = { to = \"10.0.5.10\", ports = [\"443/tcp\"] }\n\n\
+        [[allow]]\nname = \"eng-wiki\" # everybody's\nwho = [\"group:eng\"]\nto = [\"wiki\"]\n";
+
+    fn policy(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("policy.toml");
+        files::create_new(&file, 0o640, text.as_bytes()).expect("written");
+        (dir, file)
+    }
+
+    #[test]
+    fn an_edit_keeps_every_comment_and_line() {
+        let (_dir, file) = policy(POLICY);
+        let mut edit = Edit::begin(&file).expect("sound");
+        edit.add_resource("db", "10.0.6.0/28", &["5432/tcp".to_owned()])
+            .expect("added");
+        assert!(edit.add_member("eng", "bo").expect("added"));
+        assert!(edit.add_member("ops", "bo").expect("made"));
+        edit.allow("ops", "db", Some("2h")).expect("allowed");
+        edit.save().expect("accepted");
+        let text = std::fs::read_to_string(&file).expect("read");
+        let lines: Vec<&str> = text.lines().collect();
+        for line in [
+            "# ours",
+            "# the wiki",
+            "eng = [\"ana\", \"bo\"] # the engineers",
+            "name = \"eng-wiki\" # everybody's",
+        ] {
+            assert!(lines.contains(&line), "{line} is missing in\n{text}");
+        }
+        let policy = policy_file::parse(&text, &file).expect("sound");
+        assert_eq!(policy.rules().len(), 2);
+        assert_eq!(file.metadata().expect("metadata").mode() & 0o777, 0o640);
+    }
+
+    #[test]
+    fn a_bad_edit_changes_nothing() {
+        let (_dir, file) = policy(POLICY);
+        let mut edit = Edit::begin(&file).expect("sound");
+        edit.add_resource("db", "10.0.6.1/28", &["5432/tcp".to_owned()])
+            .expect("not checked yet");
+        let refusal = edit.save().expect_err("refused");
+        assert!(
+            refusal.ends_with("nothing was changed") && !refusal.contains('\n'),
+            "{refusal}"
+        );
+        assert_eq!(std::fs::read_to_string(&file).expect("read"), POLICY);
+    }
+
+    #[test]
+    fn what_does_not_exist_is_said_with_the_remedy() {
+        let (_dir, file) = policy(POLICY);
+        let mut edit = Edit::begin(&file).expect("sound");
+        let no_group = edit.allow("ops", "wiki", None).expect_err("refused");
+        assert!(
+            no_group.contains("there is no group `ops`; put"),
+            "{no_group}"
+        );
+        let no_resource = edit.allow("eng", "db", None).expect_err("refused");
+        assert!(
+            no_resource.contains("there is no resource `db`; add"),
+            "{no_resource}"
+        );
+        assert!(edit.remove_resource("db").is_err());
+        assert!(
+            edit.add_resource("wiki", "10.0.0.1", &[])
+                .expect_err("refused")
+                .contains("exists")
+        );
+        let used = edit.remove_resource("wiki").expect_err("refused");
+        assert!(used.contains("rule `eng-wiki`"), "{used}");
+    }
+
+    #[test]
+    fn a_second_rule_for_the_same_has_a_name_of_its_own() {
+        let (_dir, file) = policy(POLICY);
+        let mut edit = Edit::begin(&file).expect("sound");
+        edit.allow("eng", "wiki", Some("1h")).expect("allowed");
+        assert!(edit.checked().expect("accepted").contains("eng-wiki-2"));
+    }
+
+    #[test]
+    fn a_member_leaves_every_group() {
+        let (_dir, file) = policy(POLICY);
+        let mut edit = Edit::begin(&file).expect("sound");
+        assert!(edit.add_member("ops", "ana").expect("added"));
+        assert!(!edit.add_member("ops", "ana").expect("there"));
+        assert!(edit.remove_member("ana").expect("removed"));
+        assert!(!edit.remove_member("ana").expect("gone"));
+        let text = edit.checked().expect("accepted");
+        assert!(!text.contains("ana"), "{text}");
+    }
+
+    #[test]
+    fn a_policy_without_sections_gets_them() {
+        let (_dir, file) = policy("version = 1\n");
+        let mut edit = Edit::begin(&file).expect("sound");
+        edit.add_member("eng", "ana").expect("added");
+        edit.add_resource("wiki", "10.0.5.10", &["443/tcp".to_owned()])
+            .expect("added");
+        edit.allow("eng", "wiki", None).expect("allowed");
+        edit.checked().expect("accepted");
+    }
+}

@@ -1,0 +1,3 @@
+//! The administrators' socket.
+
+pub mod protocol;

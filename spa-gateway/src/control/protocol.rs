@@ -1,0 +1,333 @@
+//! What `spa-admin` asks of the daemon and hears back: JSON over the admin socket.
+//!
+//! Times are Unix milliseconds, ids are hex, names are those of `docs/STYLE.md`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The one path requests are posted to.
+pub const PATH: &str = "/v1";
+/// The longest request, bytes: a few names.
+pub const MAX_REQUEST: usize = 16 * 1024;
+
+/// One request.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// How the gateway is: [`Status`].
+    Status,
+    /// Everybody: a list of [`User`].
+    Users,
+    /// Every device and open invite: a list of [`Device`].
+    Devices,
+    /// Every session: a list of [`Session`].
+    Sessions,
+    /// Adds somebody.
+    AddUser {
+        /// The name.
+        user: String,
+        /// Which factors.
+        kind: UserKind,
+    },
+    /// Removes somebody with all devices and sessions.
+    RemoveUser {
+        /// The name.
+        user: String,
+    },
+    /// Honours somebody again.
+    EnableUser {
+        /// The name.
+        user: String,
+    },
+    /// Stops honouring somebody; ends their sessions.
+    DisableUser {
+        /// The name.
+        user: String,
+    },
+    /// Makes an invite: [`Invited`].
+    Invite {
+        /// For whom.
+        user: String,
+        /// How long it can be used, seconds.
+        valid_seconds: u64,
+        /// Whether the four words are compared.
+        confirm: Confirm,
+    },
+    /// The four words were compared.
+    ConfirmDevice(DeviceName),
+    /// Takes a device's keys away; ends its session. An open invite is voided the same way.
+    RevokeDevice(DeviceName),
+    /// Honours a device again that failed too often.
+    EnableDevice(DeviceName),
+    /// Brings marks that are ahead of the clock back.
+    ResyncDevice(DeviceName),
+    /// Gives somebody a new phone secret at the next enrolment.
+    ResetPhone {
+        /// The name.
+        user: String,
+    },
+    /// Makes new recovery codes: [`RecoveryCodes`].
+    RecoveryCodes {
+        /// The name.
+        user: String,
+    },
+    /// Ends sessions: [`Cut`].
+    Cut(Selector),
+    /// Audit lines: [`AuditPage`].
+    Audit {
+        /// Those after this id; the newest if absent.
+        after: Option<u64>,
+        /// Those of this user.
+        user: Option<String>,
+        /// Denials only.
+        denied: bool,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Reads the policy again.
+    Reload,
+    /// Takes a restored store for the newest one (SPEC §15).
+    AcceptStore,
+}
+
+/// Which factors somebody has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UserKind {
+    /// Device, password and phone.
+    Human,
+    /// The device alone.
+    Machine,
+}
+
+/// Whether an administrator compares the four words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Confirm {
+    /// Yes; until then the device reaches the control channel only.
+    ByWords,
+    /// No: the invite is handed over in person.
+    Waived,
+}
+
+/// A device by its owner and label, or by its credential's hex.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceName {
+    /// Whose.
+    pub user: String,
+    /// Its label.
+    pub device: String,
+}
+
+/// Which sessions.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Selector {
+    /// This one.
+    Session(String),
+    /// All of a user.
+    User(String),
+    /// That of a device.
+    Device(DeviceName),
+    /// All that reach a resource.
+    Resource(String),
+}
+
+/// A refusal: one line.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Refused {
+    /// What, why, what to do.
+    pub refused: String,
+}
+
+/// How the gateway is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the daemon.
+    pub version: String,
+    /// `gw_id`, hex.
+    pub gateway: String,
+    /// What invites name.
+    pub public: String,
+    /// Where knocks arrive.
+    pub interfaces: Vec<String>,
+    /// The knock port.
+    pub port: u16,
+    /// The WireGuard interface.
+    pub wireguard_interface: String,
+    /// The WireGuard port.
+    pub wireguard_port: u16,
+    /// `kernel` or `embedded`.
+    pub wireguard: String,
+    /// Since when the daemon runs.
+    pub since: u64,
+    /// Whether knocks are accepted.
+    pub accepting: bool,
+    /// The clock, in words.
+    pub clock: String,
+    /// The policy, in words.
+    pub policy: String,
+    /// The store, in words.
+    pub store: String,
+    /// Ports that stay open to everybody.
+    pub keep_open: Vec<String>,
+    /// How many people and machines.
+    pub users: usize,
+    /// How many devices and open invites.
+    pub devices: usize,
+    /// How many sessions.
+    pub sessions: usize,
+    /// How many peers WireGuard has.
+    pub peers: usize,
+    /// How many doors are open.
+    pub doors: usize,
+    /// How many flows are open.
+    pub flows: usize,
+    /// Refusals since the start, by name; those that happened.
+    pub refusals: BTreeMap<String, u32>,
+    /// What capture dropped since the start, by reason.
+    pub dropped: BTreeMap<String, u32>,
+}
+
+/// A person or machine.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct User {
+    /// The name.
+    pub user: String,
+    /// Which factors.
+    pub kind: UserKind,
+    /// Whether the user is honoured.
+    pub enabled: bool,
+    /// Whether a code of the phone was ever accepted.
+    pub phone: bool,
+    /// How many recovery codes are left.
+    pub recovery_codes: usize,
+    /// The groups of the policy.
+    pub groups: Vec<String>,
+    /// How many devices.
+    pub devices: usize,
+}
+
+/// A device, or an invite nobody used yet.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Device {
+    /// Whose.
+    pub user: String,
+    /// Its label; empty for an open invite.
+    pub device: String,
+    /// The credential, hex.
+    pub credential: String,
+    /// `invited`, `enrolled`, `active` or `disabled`.
+    pub state: String,
+    /// Whether the four words were compared or waived.
+    pub confirmed: bool,
+    /// The four words, once there is a device.
+    pub words: Option<String>,
+    /// Until when the invite can be used.
+    pub invite_until: Option<u64>,
+    /// `ts` of the transaction answered last.
+    pub last_knock: Option<u64>,
+    /// Failures in a row.
+    pub failures: u32,
+}
+
+/// A session.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Session {
+    /// Its id, hex.
+    pub session: String,
+    /// Whose.
+    pub user: String,
+    /// On which device.
+    pub device: String,
+    /// What it reaches; empty is the control channel alone.
+    pub resources: Vec<String>,
+    /// Where it came from.
+    pub source: String,
+    /// Its addresses in the tunnel.
+    pub tunnel: Vec<String>,
+    /// When it was opened.
+    pub opened: u64,
+    /// When it ends.
+    pub not_after: u64,
+}
+
+/// A new invite.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invited {
+    /// The line to hand over. Whoever has it can enrol.
+    pub invite: String,
+    /// For whom.
+    pub user: String,
+    /// Until when it can be used.
+    pub until: u64,
+    /// Whether the four words are compared.
+    pub confirm: Confirm,
+}
+
+/// Sessions that were ended.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Cut {
+    /// Which.
+    pub sessions: Vec<String>,
+    /// From the request to the last confirmed effect, milliseconds.
+    pub took_ms: f64,
+}
+
+/// New recovery codes. Shown once; the store has their hashes.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryCodes {
+    /// Hex.
+    pub codes: Vec<String>,
+}
+
+/// Some audit lines, oldest first.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AuditPage {
+    /// The lines.
+    pub lines: Vec<AuditEntry>,
+}
+
+/// One audit line with its place.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// Counts up.
+    pub id: u64,
+    /// What happened.
+    pub line: crate::audit::AuditLine,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_say_what_they_ask() {
+        let asked = Request::Cut(Selector::Device(DeviceName {
+            user: "ana".to_owned(),
+            device: "laptop".to_owned(),
+        }));
+        let json = serde_json::to_string(&asked).expect("JSON");
+        assert_eq!(
+            json,
+            r#"{"ask":"cut","device":{"user":"ana","device":"laptop"}}"#
+        );
+        assert_eq!(
+            serde_json::from_str::<Request>(&json).expect("parses"),
+            asked
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for bad in [
+            r#"{"ask":"open"}"#,
+            r#"{"ask":"add-user","user":"a","kind":"human","x":1}"#,
+            "[]",
+        ] {
+            assert!(serde_json::from_str::<Request>(bad).is_err(), "{bad}");
+        }
+    }
+}
