@@ -37,6 +37,8 @@ fn main() -> ExitCode {
     };
     match runtime.block_on(serve::serve(owner)) {
         Ok(()) => ExitCode::SUCCESS,
+        // Its owner was told why and says it once.
+        Err(serve::Stop::Told) => ExitCode::FAILURE,
         Err(stop) => stopped(&stop.to_string()),
     }
 }

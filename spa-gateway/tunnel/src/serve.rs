@@ -29,7 +29,7 @@ impl fmt::Display for Stop {
             Self::Malformed => {
                 f.write_str("what its owner sent is no request: install both from one version")
             }
-            Self::Told => f.write_str("could not begin; its owner says why"),
+            Self::Told => f.write_str("could not begin"),
             Self::Socket(error) => write!(f, "the socket to its owner failed: {error}"),
             Self::Device => f.write_str("its TUN device is gone"),
         }

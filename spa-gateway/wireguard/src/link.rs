@@ -4,6 +4,8 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{
@@ -22,6 +24,9 @@ use crate::netlink::{Carried, Netlink};
 
 /// The interface alias that marks an interface as ours (`ip link show` prints it).
 pub const OUR_MARK: &str = "spa: managed by spa-gateway or spa";
+/// How long the `spa-tunnel` of an owner that is gone may take to end, and how often to look.
+const ENDING: Duration = Duration::from_secs(1);
+const ENDING_POLL: Duration = Duration::from_millis(10);
 /// Longest interface name in bytes (`IFNAMSIZ` less the final zero).
 const NAME_LEN: usize = 15;
 
@@ -68,15 +73,27 @@ impl Links {
     /// # Errors
     /// [`WireguardError::Occupied`] where it is somebody else's.
     pub fn look_for_ours(&mut self, name: &str) -> Result<Adoption, WireguardError> {
-        let Some(link) = self.find(name)? else {
-            return Ok(Adoption::Nothing);
+        let deadline = Instant::now() + ENDING;
+        let link = loop {
+            match self.find(name)? {
+                None => return Ok(Adoption::Nothing),
+                // A TUN device of ours lives exactly as long as the spa-tunnel that holds it, and that ends with
+                // its owner: after a restart it may be about to.
+                Some(link)
+                    if link.ours
+                        && link.kind == Some(InfoKind::Tun)
+                        && Instant::now() < deadline =>
+                {
+                    thread::sleep(ENDING_POLL);
+                }
+                Some(link) => break link,
+            }
         };
         match (link.kind, link.ours) {
             (Some(InfoKind::Wireguard), true) => Ok(Adoption::Wireguard { index: link.index }),
             (Some(InfoKind::Wireguard), false) => {
                 Err(occupied(name, "a WireGuard interface somebody else made"))
             }
-            // A TUN device of ours lives exactly as long as the spa-tunnel that holds it.
             (Some(InfoKind::Tun), true) => {
                 Err(occupied(name, "held by a spa-tunnel that still runs"))
             }

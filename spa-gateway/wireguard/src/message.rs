@@ -396,8 +396,8 @@ mod tests {
 
     #[test]
     fn every_request_reads_back_as_it_was_written() {
-        let allowed = vec![([10, 0, 0, 0].into(), 8), (Ipv6Addr::LOCALHOST.into(), 128); 1]
-            .repeat(MAX_ALLOWED / 2);
+        let allowed =
+            [([10, 0, 0, 0].into(), 8), (Ipv6Addr::LOCALHOST.into(), 128)].repeat(MAX_ALLOWED / 2);
         for request in [
             Request::Start {
                 port: 51820,

@@ -146,7 +146,7 @@ impl<M: Carried> Gathered<M> {
                     ERROR | DONE => return errno_of(payload).map(|()| Progress::Complete),
                     _ => self
                         .messages
-                        .push(M::deserialize(&header, payload).map_err(|error| malformed(error))?),
+                        .push(M::deserialize(&header, payload).map_err(malformed)?),
                 }
             }
             // Messages begin at multiples of four bytes; the last may lack its padding.
