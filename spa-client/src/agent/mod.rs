@@ -1,0 +1,102 @@
+//! The small process that holds one session: started by `knock`, spoken to through a socket, gone with the session.
+//!
+//! Invariant: whoever ends it, interface, routes and keys go with it; what it cannot take along (it was killed) the next
+//! command removes.
+
+mod child;
+mod hold;
+mod link;
+mod note;
+
+use std::io;
+use std::path::PathBuf;
+
+use spa_wireguard::WireguardError;
+
+use crate::places::{PlaceError, Places};
+use crate::private_file::{self, FileError};
+use crate::tunnel;
+
+pub use child::Child;
+pub use hold::hold;
+pub use link::{CloseEnd, Link, Live};
+pub use note::{Ended, Note};
+
+/// Why an agent does not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// It cannot be started.
+    #[error("cannot start the agent that holds the session: {0}")]
+    Start(io::Error),
+    /// It is gone, or does not speak.
+    #[error("the agent that holds the session does not answer: {0}")]
+    Talk(io::Error),
+    /// It said something that is not of this version.
+    #[error(
+        "the agent that holds the session is of another version of spa: `spa close` ends it, or end process {0}"
+    )]
+    Version(String),
+    /// What it was handed is damaged.
+    #[error("the session was handed over damaged: {0}")]
+    Handover(String),
+    /// It could not raise the tunnel.
+    #[error("{0}")]
+    Tunnel(String),
+    /// It cannot listen.
+    #[error("cannot listen on {}: {source}", path.display())]
+    Listen {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A leftover interface stays.
+    #[error("an interface that an earlier session left behind cannot be removed: {0}")]
+    Leftover(WireguardError),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A directory.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+}
+
+/// Where the agent of a profile listens.
+fn socket_path(places: &Places, profile: &str) -> PathBuf {
+    places.runtime().join(format!("{profile}.sock"))
+}
+
+/// Where its note is.
+fn note_path(places: &Places, profile: &str) -> PathBuf {
+    places.runtime().join(format!("{profile}.session"))
+}
+
+/// What was found of a dead agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// Nothing.
+    None,
+    /// Its interface, which is removed now.
+    Interface,
+}
+
+/// Removes what a dead agent left: its socket, its interface. To be called only when none answers.
+///
+/// # Errors
+/// When the interface stays.
+pub fn clean(places: &Places, profile: &str, interface: &str) -> Result<Leftover, AgentError> {
+    private_file::remove(&socket_path(places, profile))?;
+    let found = if tunnel::exists(interface) {
+        tunnel::remove_leftover(interface).map_err(AgentError::Leftover)?;
+        Leftover::Interface
+    } else {
+        Leftover::None
+    };
+    if let Some(mut note) = Note::read(places, profile)?
+        && note.ended.is_none()
+    {
+        note.ended = Some((crate::clock::wall(), Ended::Died));
+        note.write(places)?;
+    }
+    Ok(found)
+}

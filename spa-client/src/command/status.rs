@@ -1,0 +1,249 @@
+//! `spa status`: what is open, until when, and whether the tunnel is alive.
+//!
+//! Invariant: "connected" is said only while a handshake is younger than the key it made may be used.
+
+use std::io::{IsTerminal, Write, stdout};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::agent::{Link, Live, Note};
+use crate::cli;
+use crate::clock;
+use crate::failure::Failure;
+use crate::places::Places;
+use crate::profile::Stage;
+use crate::say;
+use crate::store::{Entry, Store};
+
+/// `REJECT_AFTER_TIME` of the WireGuard paper: no packet passes under a handshake that is older.
+const FRESH: Duration = Duration::from_secs(180);
+
+/// How often `--watch` looks.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// Runs the command.
+///
+/// # Errors
+/// When a profile or an agent cannot be read.
+pub fn status(places: &Places, asked: &cli::Status) -> Result<(), Failure> {
+    let store = Store::new(places.clone());
+    let entries = match &asked.gateway {
+        Some(name) => vec![store.choose(Some(name))?.0],
+        None => store.entries()?,
+    };
+    if asked.json {
+        let all: Vec<Value> = entries
+            .iter()
+            .map(|entry| Ok(State::of(places, entry)?.json(entry.name())))
+            .collect::<Result<_, Failure>>()?;
+        println!("{}", Value::Array(all));
+        return Ok(());
+    }
+    if entries.is_empty() {
+        // The error that says how to enrol.
+        store.choose(None)?;
+    }
+    loop {
+        let mut text = String::new();
+        for entry in &entries {
+            text.push_str(&State::of(places, entry)?.text(entry.name()));
+        }
+        if !asked.watch {
+            print!("{text}");
+            return Ok(());
+        }
+        let clear = if stdout().is_terminal() {
+            "\x1b[H\x1b[2J"
+        } else {
+            ""
+        };
+        print!("{clear}{text}");
+        if stdout().flush().is_err() {
+            return Ok(());
+        }
+        thread::sleep(WATCH);
+    }
+}
+
+/// What is known of one gateway.
+enum State {
+    Live(Live),
+    /// The agent is gone and left its note.
+    Noted(Note),
+    Never,
+    Unfinished,
+}
+
+/// How alive a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pulse {
+    Connected,
+    /// No handshake yet.
+    NoHandshake,
+    /// The last handshake is too old to say more.
+    Quiet,
+}
+
+impl Pulse {
+    fn of(handshake_age: Option<Duration>) -> Self {
+        match handshake_age {
+            Some(age) if age <= FRESH => Self::Connected,
+            Some(_) => Self::Quiet,
+            None => Self::NoHandshake,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::NoHandshake => "no-handshake",
+            Self::Quiet => "quiet",
+        }
+    }
+}
+
+impl State {
+    fn of(places: &Places, entry: &Entry) -> Result<Self, Failure> {
+        if !matches!(entry.profile()?.stage, Stage::Active { .. }) {
+            return Ok(Self::Unfinished);
+        }
+        if let Some(link) = Link::connect(places, entry.name())? {
+            return Ok(Self::Live(link.status()?));
+        }
+        Ok(Note::read(places, entry.name())?.map_or(Self::Never, Self::Noted))
+    }
+
+    fn text(&self, name: &str) -> String {
+        match self {
+            Self::Unfinished => {
+                format!("{name}: the enrolment is not complete; run `spa enroll INVITE` again\n")
+            }
+            Self::Never => format!("{name}: nothing is open\n"),
+            Self::Noted(note) => match &note.ended {
+                Some((at, why)) => {
+                    format!(
+                        "{name}: nothing is open; the last session {}, {}\n",
+                        why.text(),
+                        clock::local_text(*at)
+                    )
+                }
+                None => format!(
+                    "{name}: not connected; the process that held the session (until {}) died. `spa close` clears what it left\n",
+                    clock::local_text(note.not_after)
+                ),
+            },
+            Self::Live(live) => live_text(name, live),
+        }
+    }
+
+    fn json(&self, name: &str) -> Value {
+        match self {
+            Self::Unfinished => json!({ "gateway": name, "state": "not-enrolled" }),
+            Self::Never => json!({ "gateway": name, "state": "closed" }),
+            Self::Noted(note) => match &note.ended {
+                Some((at, why)) => {
+                    json!({ "gateway": name, "state": "closed", "ended_ms": at.as_millis(), "reason": why.text() })
+                }
+                None => {
+                    json!({ "gateway": name, "state": "agent-died", "not_after_ms": note.not_after.as_millis() })
+                }
+            },
+            Self::Live(live) => json!({
+                "gateway": name,
+                "state": Pulse::of(live.handshake_age).word(),
+                "resources": live.granted,
+                "all": live.all,
+                "routes": live.routes,
+                "addresses": live.addresses,
+                "interface": live.interface,
+                "wireguard": live.backend,
+                "endpoint": live.gateway,
+                "not_after_ms": live.not_after,
+                "left_s": live.left.as_secs(),
+                "handshake_age_s": live.handshake_age.map(|age| age.as_secs()),
+                "received": live.received,
+                "sent": live.sent,
+            }),
+        }
+    }
+}
+
+fn live_text(name: &str, live: &Live) -> String {
+    let handshake = live.handshake_age.map_or_else(String::new, say::length);
+    let pulse = match Pulse::of(live.handshake_age) {
+        Pulse::Connected => format!("connected, last handshake {handshake} ago"),
+        Pulse::NoHandshake => "open, and no handshake yet".to_owned(),
+        Pulse::Quiet => format!(
+            "open, and the last handshake is {handshake} old: idle, or the gateway does not answer any more"
+        ),
+    };
+    let what = match (live.granted.is_empty(), live.all) {
+        (false, _) => live.granted.join(", "),
+        (true, true) => "everything allowed".to_owned(),
+        (true, false) => "the control channel alone".to_owned(),
+    };
+    let routes = if live.routes.is_empty() {
+        "none".to_owned()
+    } else {
+        live.routes.join(", ")
+    };
+    format!(
+        "{name}: {pulse}\n  resources  {what}\n  routes     {routes}\n  until      {} ({} left)\n  traffic    {} received, {} sent\n  interface  {} ({}), address {}\n",
+        clock::local_text(spa_proto::WallTime::from_millis(live.not_after)),
+        say::length(live.left),
+        say::bytes(live.received),
+        say::bytes(live.sent),
+        live.interface,
+        live.backend,
+        live.addresses.join(", "),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live(handshake_age: Option<u64>) -> Live {
+        Live {
+            granted: vec!["wiki".to_owned()],
+            all: false,
+            interface: "spa-cabababab".to_owned(),
+            backend: "embedded".to_owned(),
+            gateway: "192.0.2.1:51820".to_owned(),
+            addresses: vec!["10.200.0.7".to_owned()],
+            routes: vec!["10.0.5.10/32".to_owned()],
+            not_after: 1,
+            left: Duration::from_secs(60),
+            handshake_age: handshake_age.map(Duration::from_secs),
+            received: 1024,
+            sent: 1,
+        }
+    }
+
+    #[test]
+    fn connected_is_said_only_under_a_fresh_handshake() {
+        let text = |age| live_text("gw", &live(age));
+        assert!(text(Some(180)).contains("gw: connected"));
+        for age in [None, Some(181), Some(100_000)] {
+            assert!(!text(age).contains("connected"), "{age:?}");
+            assert_ne!(State::Live(live(age)).json("gw")["state"], "connected");
+        }
+    }
+
+    #[test]
+    fn a_dead_agent_is_said_to_be_dead() {
+        let mut note = Note::of(&crate::session::tests::sample());
+        assert!(
+            State::Noted(note.clone())
+                .text("gw")
+                .contains("not connected")
+        );
+        note.ended = Some((
+            spa_proto::WallTime::from_millis(5),
+            crate::agent::Ended::Expired,
+        ));
+        assert!(State::Noted(note).text("gw").contains("its time was over"));
+    }
+}
