@@ -1,4 +1,5 @@
 //! `spa-admin`.
 
 pub mod client;
+pub mod init;
 pub mod policy_edit;

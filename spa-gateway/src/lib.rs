@@ -15,6 +15,7 @@ pub mod config;
 pub mod control;
 pub mod enforcer_link;
 pub mod files;
+pub mod network;
 pub mod policy_file;
 pub mod reply;
 pub mod sandbox;
