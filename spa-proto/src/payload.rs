@@ -5,6 +5,7 @@
 mod encode;
 mod parse;
 mod route;
+mod tlvs;
 
 use alloc::boxed::Box;
 use alloc::string::String;

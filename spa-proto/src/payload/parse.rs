@@ -1,30 +1,22 @@
 //! Judges a reply's plaintext: the client's side of SPEC §6, every MUST of "the client MUST reject".
 
 use alloc::boxed::Box;
-use alloc::string::String;
-use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use core::num::NonZeroU8;
 use core::time::Duration;
 
-use super::route::Extent;
+use super::tlvs::{Found, Said, SessionTlvs};
 use super::{
-    DNS, DefaultRoute, DoorKind, MAX_REASON, Outcome, PAYLOAD_LEN, PREKEY, Prekey, REASON, ROUTES,
-    RefusedFor, Repeat, ReplyPayload, Route, RouteError, SessionReply, TOTP, TotpOffer, VERDICTS,
-    Verdict,
+    DNS, DefaultRoute, DoorKind, Outcome, PAYLOAD_LEN, PREKEY, REASON, ROUTES, RefusedFor, Repeat,
+    ReplyPayload, RouteError, SessionReply, TOTP, VERDICTS,
 };
 use crate::bytes::Reader;
-use crate::ids::{ResourceId, SessionId};
-use crate::keys::KnockPublic;
+use crate::ids::SessionId;
 use crate::request::{Op, address_of};
-use crate::secret::TotpSecret;
 use crate::time::WallTime;
-use crate::tlv::{self, TlvError};
+use crate::tlv::TlvError;
 
 /// Longest session a client believes in (SPEC §6).
 const LONGEST_SESSION: Duration = Duration::from_secs(24 * 3600);
-/// Longest life of a knock key a client believes in (SPEC §6): 7 days handed out, 7 accepted, 1 spare.
-const LONGEST_PREKEY: Duration = Duration::from_secs(15 * 24 * 3600);
 /// Flag b0: the door is for address and port.
 const DOOR_PORT: u8 = 1;
 
@@ -119,7 +111,7 @@ impl ReplyPayload {
 
 /// What a status means for an op (SPEC §6: "status by op").
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Session(Repeat),
     Closed(Repeat),
     Refused(RefusedFor),
@@ -140,7 +132,7 @@ impl Kind {
         }
     }
 
-    const fn takes(self, kind: u8) -> bool {
+    pub(super) const fn takes(self, kind: u8) -> bool {
         match self {
             Self::Session(_) => matches!(kind, ROUTES | VERDICTS | PREKEY | DNS | REASON),
             Self::Closed(_) | Self::Refused(_) => matches!(kind, VERDICTS | PREKEY | REASON),
@@ -280,140 +272,10 @@ where
     usable(IpAddr::from(wire).to_canonical()).map(Some)
 }
 
-fn usable(address: IpAddr) -> Result<IpAddr, PayloadError> {
+pub(super) fn usable(address: IpAddr) -> Result<IpAddr, PayloadError> {
     if address.is_multicast() || address.is_loopback() {
         Err(PayloadError::Address)
     } else {
         Ok(address)
     }
-}
-
-/// The TLVs, each judged and known to belong to the status.
-#[derive(Default)]
-struct Found {
-    prekey: Option<Prekey>,
-    totp: Option<TotpOffer>,
-    session: SessionTlvs,
-    said: Said,
-}
-
-#[derive(Default)]
-struct SessionTlvs {
-    routes: Vec<Route>,
-    dns: Option<IpAddr>,
-}
-
-#[derive(Default)]
-struct Said {
-    verdicts: Vec<(ResourceId, Verdict)>,
-    reason: Option<String>,
-}
-
-impl Found {
-    fn read(
-        area: &[u8],
-        kind: Kind,
-        now: WallTime,
-        default_route: DefaultRoute,
-    ) -> Result<Self, PayloadError> {
-        let mut found = Self::default();
-        for (tlv, value) in tlv::read(area)? {
-            if !is_known(tlv) {
-                if tlv::is_critical(tlv) {
-                    return Err(TlvError::Critical(tlv).into());
-                }
-                continue;
-            }
-            if !kind.takes(tlv) {
-                return Err(TlvError::Misplaced(tlv).into());
-            }
-            found.take(tlv, value, now, default_route)?;
-        }
-        Ok(found)
-    }
-
-    fn take(
-        &mut self,
-        tlv: u8,
-        value: &[u8],
-        now: WallTime,
-        default_route: DefaultRoute,
-    ) -> Result<(), PayloadError> {
-        let malformed = TlvError::Malformed(tlv);
-        match tlv {
-            ROUTES => self.session.routes = routes(value, default_route)?,
-            VERDICTS => self.said.verdicts = verdicts(value).ok_or(malformed)?,
-            PREKEY => self.prekey = Some(judged(prekey(value).ok_or(malformed)?, now)?),
-            TOTP => self.totp = Some(totp(value).ok_or(malformed)?),
-            DNS => self.session.dns = Some(usable(address_of(tlv::exact(tlv, value)?))?),
-            REASON => self.said.reason = Some(reason(value).ok_or(malformed)?),
-            _ => return Err(malformed.into()),
-        }
-        Ok(())
-    }
-}
-
-/// Knock types are unknown in a reply (SPEC §4).
-const fn is_known(kind: u8) -> bool {
-    matches!(kind, ROUTES..=REASON)
-}
-
-fn routes(value: &[u8], default_route: DefaultRoute) -> Result<Vec<Route>, PayloadError> {
-    let mut reader = Reader::new(value);
-    let mut routes = Vec::new();
-    while !reader.is_empty() {
-        let route = Route::read(&mut reader)?;
-        match (route.extent(), default_route) {
-            (Extent::Network, _) | (Extent::Default, DefaultRoute::Allow) => routes.push(route),
-            (Extent::Default, DefaultRoute::Refuse) => return Err(PayloadError::DefaultRoute),
-            (Extent::Forbidden, _) => return Err(PayloadError::Address),
-        }
-    }
-    Ok(routes)
-}
-
-fn verdicts(value: &[u8]) -> Option<Vec<(ResourceId, Verdict)>> {
-    let (entries, rest) = value.as_chunks::<5>();
-    let read = |&[a, b, c, d, code]: &[u8; 5]| {
-        (
-            ResourceId::from_bytes([a, b, c, d]),
-            Verdict::from_code(code),
-        )
-    };
-    rest.is_empty().then(|| entries.iter().map(read).collect())
-}
-
-fn prekey(value: &[u8]) -> Option<Prekey> {
-    let mut reader = Reader::new(value);
-    let prekey = Prekey {
-        kid: NonZeroU8::new(reader.u8()?)?,
-        key: KnockPublic::from_bytes(reader.array()?),
-        not_after: WallTime::from_millis(reader.u64()?),
-    };
-    reader.is_empty().then_some(prekey)
-}
-
-fn judged(prekey: Prekey, now: WallTime) -> Result<Prekey, PayloadError> {
-    if prekey.not_after.since(now) > LONGEST_PREKEY {
-        return Err(PayloadError::PrekeyNotAfter);
-    }
-    Ok(prekey)
-}
-
-fn totp(value: &[u8]) -> Option<TotpOffer> {
-    let mut reader = Reader::new(value);
-    let digits = reader.u8()?;
-    let period = reader.u8()?;
-    let secret = TotpSecret::from_bytes(reader.rest())?;
-    let sane = matches!(digits, 6..=8) && period != 0;
-    sane.then_some(TotpOffer {
-        digits,
-        period,
-        secret,
-    })
-}
-
-fn reason(value: &[u8]) -> Option<String> {
-    let text = core::str::from_utf8(value).ok()?;
-    (text.len() <= MAX_REASON).then(|| String::from(text))
 }

@@ -1,6 +1,7 @@
 //! Every rule of SPEC §4 on `info` and `ext`, one broken at a time.
 
 use super::*;
+use crate::tlv::Writer;
 use std::vec;
 
 fn open() -> Request {
