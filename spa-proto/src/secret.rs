@@ -64,6 +64,13 @@ secret! {
 }
 secret! {
     /// `k_sess`: proves ROAM, CLOSE and the control channel of one session (SPEC §6).
+    ///
+    /// Like every secret here it is not copied by accident:
+    ///
+    /// ```compile_fail,E0599
+    /// let key = spa_proto::SessionKey::from_bytes([0; 32]);
+    /// let copy = key.clone();
+    /// ```
     SessionKey, 32
 }
 secret! {
@@ -143,6 +150,23 @@ mod tests {
             format!("{:?}", TotpSecret::from_bytes(&[7; 20])),
             "Some(TotpSecret)"
         );
+    }
+
+    #[test]
+    fn every_secret_is_wiped_on_drop() {
+        fn wiped<T: ZeroizeOnDrop>() {}
+        wiped::<CredentialKey>();
+        wiped::<SessionKey>();
+        wiped::<WgPsk>();
+        wiped::<DeviceSecret>();
+        wiped::<RecoveryCode>();
+        wiped::<TotpSecret>();
+        wiped::<crate::Info>();
+        wiped::<crate::Ext>();
+        wiped::<crate::primitives::Key>();
+        wiped::<x25519_dalek::StaticSecret>();
+        wiped::<ed25519_dalek::SigningKey>();
+        wiped::<ml_kem::ml_kem_768::DecapsulationKey>();
     }
 
     #[test]
