@@ -3,7 +3,7 @@
 //! Invariant: no address is given to two sessions, nor again within [`REST`] of the end of one.
 
 use alloc::collections::{BTreeMap, BTreeSet};
-use core::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
 use crate::settings::Settings;
@@ -20,6 +20,13 @@ pub(crate) struct Addresses {
     number: u32,
     pub(crate) v4: Option<Ipv4Addr>,
     pub(crate) v6: Option<Ipv6Addr>,
+}
+
+impl Addresses {
+    /// Gives each of them.
+    pub(crate) fn each(self) -> impl Iterator<Item = IpAddr> {
+        self.v4.map(IpAddr::V4).into_iter().chain(self.v6.map(IpAddr::V6))
+    }
 }
 
 /// All tunnel addresses.
@@ -94,6 +101,11 @@ impl Pool {
         if self.taken.remove(&addresses.number) {
             self.resting.insert(addresses.number, until);
         }
+    }
+
+    /// Takes addresses back that were never used.
+    pub(crate) fn put_back(&mut self, addresses: Addresses) {
+        self.taken.remove(&addresses.number);
     }
 
     fn find(&self, v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> Option<Addresses> {

@@ -30,11 +30,6 @@ impl Tunnel {
             .map(|(session, gateway)| (session.into(), gateway.into()));
         v4.into_iter().chain(v6)
     }
-
-    /// Gives the session's addresses.
-    pub(crate) fn addresses(self) -> impl Iterator<Item = IpAddr> {
-        self.pairs().map(|(session, _)| session)
-    }
 }
 
 /// Gives the flows of a session: those of its resources and the control channel.

@@ -1,0 +1,148 @@
+//! The clocks: is ours believed, which tags does it give, and what falls due by the minute (SPEC §3.3, §7).
+
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use core::time::Duration;
+
+use spa_proto::{CredentialId, KnockSecret, Slot};
+
+use crate::addition::Addition;
+use crate::agenda::Timer;
+use crate::audit::{AuditKind, AuditRecord};
+use crate::change::{Change, Record};
+use crate::closing::EndReason;
+use crate::credential::REPEAT_WITHIN;
+use crate::effect::EffectKind;
+use crate::entropy::{Entropy, Purpose, draw};
+use crate::gateway::{ClockTrust, Gateway, key_refs};
+use crate::knock_keys::ACCEPTED;
+use crate::outbox::Waiter;
+use crate::snapshot::KnockKeyRow;
+use crate::time::Now;
+
+/// How often the clock floor is saved (SPEC §7).
+pub const FLOOR_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
+/// Milliseconds into a minute at which the window of slots moves: half a minute, since F is 90 s.
+const SLOTS_MOVE_AT_MS: u64 = 30_000;
+const MINUTE_MS: u64 = 60_000;
+
+impl Gateway {
+    /// Hears whether the kernel vouches for the clock.
+    pub fn handle_clock(&mut self, trust: ClockTrust, now: Now) {
+        let before = core::mem::replace(&mut self.clock.trust, trust);
+        if before != trust {
+            let kind = match trust {
+                ClockTrust::Trusted => AuditKind::ClockTrusted,
+                ClockTrust::Untrusted => AuditKind::ClockUntrusted,
+            };
+            self.put_audit(AuditRecord::new(now.wall, kind));
+        }
+        self.slide_tags(now);
+    }
+
+    /// Hears which addresses are our own: no knock comes from them.
+    pub fn handle_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.own_addresses = addresses.into_iter().map(|address| address.to_canonical()).collect();
+    }
+
+    /// The process is about to stop: saves the floor.
+    pub fn handle_stop(&mut self, now: Now) {
+        if self.is_clock_believed(now) {
+            self.raise_floor(now);
+        }
+    }
+
+    /// Says whether knocks are accepted as far as the clock is concerned.
+    #[must_use]
+    pub fn is_clock_believed(&self, now: Now) -> bool {
+        self.clock.trust == ClockTrust::Trusted && now.wall >= self.clock.floor
+    }
+
+    /// Keeps the tag table in step with the clock; empties it while the clock is not believed.
+    pub(crate) fn slide_tags(&mut self, now: Now) {
+        let window = self.is_clock_believed(now).then(|| Slot::window(now.wall));
+        if !self.tags.lags(window) {
+            return;
+        }
+        let Self { tags, credentials, persons, .. } = self;
+        let usable = credentials.iter().filter(|(_, credential)| {
+            let person = persons.get(&credential.person);
+            person.is_some_and(|person| credential.is_honoured(person))
+        });
+        let keys = usable.flat_map(|(id, credential)| key_refs(*id, credential));
+        tags.slide(window, keys.map(|(key, of)| (key, &of.derived)));
+    }
+
+    /// What falls due by the minute. The next one begins when the window of slots moves.
+    pub(crate) fn minute(&mut self, now: Now, entropy: &mut dyn Entropy) {
+        let into = now.wall.as_millis() % MINUTE_MS;
+        let left = (MINUTE_MS + SLOTS_MOVE_AT_MS - into - 1) % MINUTE_MS + 1;
+        self.agenda.set(Timer::Minute, now.mono.after(Duration::from_millis(left)));
+        self.end_overdue(now);
+        self.forget_answers(now);
+        if self.is_clock_believed(now) {
+            self.void_old_invites(now);
+            self.rotate_knock_keys(now, entropy);
+            if now.wall.since(self.clock.floor) >= FLOOR_EVERY {
+                self.raise_floor(now);
+            }
+        }
+    }
+
+    fn raise_floor(&mut self, now: Now) {
+        self.clock.floor = now.wall;
+        let changes = [Change::FloorRaised { floor: now.wall }].into();
+        self.outbox.put(EffectKind::Record(Record { changes }), Waiter::Nobody);
+    }
+
+    /// Ends the sessions whose end has come on the calendar, which may have jumped.
+    fn end_overdue(&mut self, now: Now) {
+        let over = self.sessions.iter().filter(|(_, session)| session.is_over(now));
+        for id in over.map(|(id, _)| id).collect::<Vec<_>>() {
+            self.end_session(id, EndReason::Expired, now);
+        }
+    }
+
+    /// Forgets plaintexts that cannot be repeated any more: they may hold a recovery code.
+    fn forget_answers(&mut self, now: Now) {
+        for credential in self.credentials.values_mut() {
+            let memory = &mut credential.memory;
+            let stale = |first| now.mono.since(first) > REPEAT_WITHIN;
+            if memory.answered.as_ref().is_some_and(|answered| stale(answered.first)) {
+                memory.answered = None;
+            }
+        }
+    }
+
+    fn void_old_invites(&mut self, now: Now) {
+        let old = self.credentials.iter().filter(|(_, credential)| {
+            credential.memory.under_way == 0 && credential.invite_until.is_some_and(|until| now.wall >= until)
+        });
+        for id in old.map(|(id, _)| *id).collect::<Vec<CredentialId>>() {
+            let changes = [Change::CredentialErased { credential: id }].into();
+            self.outbox.put(EffectKind::Record(Record { changes }), Waiter::Nobody);
+            self.void_invite(id, "not completed in time", now);
+        }
+    }
+
+    /// Makes the next knock key when it is due, and erases those that are past.
+    fn rotate_knock_keys(&mut self, now: Now, entropy: &mut dyn Entropy) {
+        for kid in self.knock_keys.erase_past(now.wall) {
+            let changes = [Change::KnockKeyErased { kid }].into();
+            self.outbox.put(EffectKind::Record(Record { changes }), Waiter::Nobody);
+            self.put_audit(AuditRecord::new(now.wall, AuditKind::KnockKeyErased));
+        }
+        let under_way = self.outbox.additions().any(|addition| matches!(addition, Addition::KnockKey(_)));
+        let Some(kid) = self.knock_keys.due(now.wall).filter(|_| !under_way) else {
+            return;
+        };
+        let secret = draw(entropy, Purpose::Secret);
+        let row = || KnockKeyRow {
+            kid,
+            secret: KnockSecret::from_bytes(*secret),
+            made: now.wall,
+            not_after: Some(now.wall.saturating_add(ACCEPTED)),
+        };
+        self.add(Change::KnockKeyMade(row()), Addition::KnockKey(row()));
+    }
+}

@@ -1,0 +1,254 @@
+//! Closing, until it is confirmed: a session in the order door, flows, peer, conntrack (SPEC §11), or
+//! a single door or flow.
+//!
+//! Invariant: a closing leaves memory only when the enforcer has confirmed its last step.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use core::time::Duration;
+
+use spa_order::{Door, Flow, Order, Ttl};
+use spa_proto::SessionId;
+
+use crate::agenda::Timer;
+use crate::audit::AuditKind;
+use crate::change::{Change, Record};
+use crate::effect::EffectKind;
+use crate::gateway::Gateway;
+use crate::outbox::Waiter;
+use crate::pool::REST;
+use crate::session::{Doorway, Phase};
+use crate::snapshot::RestingRow;
+use crate::time::{Moment, Now, millis};
+
+/// How long after a failure a step is tried again.
+pub const RETRY: Duration = Duration::from_millis(500);
+
+/// Names a closing.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct ClosingId(u64);
+
+/// What is left to close.
+#[derive(Debug)]
+pub(crate) struct Closing {
+    steps: VecDeque<CloseStep>,
+    end: Option<End>,
+}
+
+/// The end of a session, to be reported when all is confirmed.
+#[derive(Debug)]
+struct End {
+    session: SessionId,
+    reason: EndReason,
+    began: Moment,
+}
+
+/// One thing to close.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum CloseStep {
+    /// The store learns that a session is over.
+    Record(SessionId, RestingRow),
+    Door(Door),
+    Flow(Flow),
+    Peer([u8; 32]),
+    Forget(IpAddr),
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum EndReason {
+    /// Its `not_after`.
+    Expired,
+    /// Its CLOSE.
+    ClosedByClient,
+    /// A newer OPEN of the same credential.
+    Replaced,
+    /// No handshake while the door was open.
+    NoHandshake,
+    /// The device or person was revoked, disabled or removed.
+    Revoked,
+    /// An administrator cut it.
+    Cut,
+    /// Policy took all it had.
+    PolicyWithdrawn,
+    /// WireGuard does not know its peer any more.
+    PeerGone,
+    /// Not everything of it could be opened.
+    OpeningFailed,
+    /// After a restart the kernel had nothing of it.
+    LostInRestart,
+}
+
+impl EndReason {
+    /// Gives the word in the audit log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::ClosedByClient => "closed by the client",
+            Self::Replaced => "replaced by a newer session",
+            Self::NoHandshake => "no handshake in time",
+            Self::Revoked => "revoked",
+            Self::Cut => "cut by an administrator",
+            Self::PolicyWithdrawn => "withdrawn by policy",
+            Self::PeerGone => "the peer is gone",
+            Self::OpeningFailed => "opening failed",
+            Self::LostInRestart => "lost in a restart",
+        }
+    }
+}
+
+impl Gateway {
+    /// Ends a session: the store learns it and the world is closed, side by side; each is tried
+    /// until it is confirmed.
+    pub(crate) fn end_session(&mut self, id: SessionId, reason: EndReason, now: Now) {
+        let Some(session) = self.sessions.of(id).filter(|session| session.phase != Phase::Ending) else {
+            return;
+        };
+        let resting = resting(session.addresses.v4, session.addresses.v6, now);
+        self.start_closing([CloseStep::Record(id, resting)].into(), None, now);
+        self.end_recorded_session(id, reason, now);
+    }
+
+    /// Ends a session that the store already knows to be over.
+    pub(crate) fn end_recorded_session(&mut self, id: SessionId, reason: EndReason, now: Now) {
+        let Some(session) = self.sessions.of_mut(id).filter(|session| session.phase != Phase::Ending) else {
+            return;
+        };
+        session.phase = Phase::Ending;
+        session.doorway = Doorway::Shut;
+        let doors = core::mem::take(&mut session.doors);
+        let mut steps: VecDeque<CloseStep> = doors.iter().copied().map(CloseStep::Door).collect();
+        steps.extend(session.flows.iter().copied().map(CloseStep::Flow));
+        steps.push_back(CloseStep::Peer(session.wg_key));
+        steps.extend(session.addresses.each().map(CloseStep::Forget));
+        let credential = session.credential;
+        for door in doors {
+            self.doors.release(door, id);
+        }
+        if let Some(credential) = self.credentials.get_mut(&credential) {
+            credential.session = credential.session.filter(|current| *current != id);
+        }
+        for timer in [Timer::End(id), Timer::Door(id), Timer::Observe(id)] {
+            self.agenda.cancel(timer);
+        }
+        self.start_closing(steps, Some(End { session: id, reason, began: now.mono }), now);
+    }
+
+    /// Closes one door of a session, unless somebody else needs it.
+    pub(crate) fn close_door(&mut self, id: SessionId, door: Door, now: Now) {
+        if let Some(session) = self.sessions.of_mut(id) {
+            session.doors.remove(&door);
+        }
+        self.doors.release(door, id);
+        self.start_closing([CloseStep::Door(door)].into(), None, now);
+    }
+
+    /// Closes flows, and what conntrack knows of the session's addresses.
+    pub(crate) fn close_flows(&mut self, id: SessionId, flows: &[Flow], now: Now) {
+        let mut steps: VecDeque<CloseStep> = flows.iter().copied().map(CloseStep::Flow).collect();
+        if let Some(session) = self.sessions.of(id) {
+            steps.extend(session.addresses.each().map(CloseStep::Forget));
+        }
+        self.start_closing(steps, None, now);
+    }
+
+    /// Removes a peer that no session accounts for.
+    pub(crate) fn close_stray_peer(&mut self, wg_key: [u8; 32], now: Now) {
+        self.start_closing([CloseStep::Peer(wg_key)].into(), None, now);
+    }
+
+    /// Records that a session is over which the world holds nothing of.
+    pub(crate) fn record_end(&mut self, id: SessionId, resting: RestingRow, now: Now) {
+        self.start_closing([CloseStep::Record(id, resting)].into(), None, now);
+    }
+
+    fn start_closing(&mut self, steps: VecDeque<CloseStep>, end: Option<End>, now: Now) {
+        self.last_closing = self.last_closing.wrapping_add(1);
+        let id = ClosingId(self.last_closing);
+        self.closings.insert(id, Closing { steps, end });
+        self.advance_closing(id, now);
+    }
+
+    /// Hears what became of the step under way.
+    pub(crate) fn closing_performed(&mut self, id: ClosingId, confirmed: bool, now: Now) {
+        if !confirmed {
+            self.agenda.set(Timer::Retry(id), now.mono.after(RETRY));
+            return;
+        }
+        if let Some(closing) = self.closings.get_mut(&id) {
+            closing.steps.pop_front();
+        }
+        self.advance_closing(id, now);
+    }
+
+    /// Takes the next step, or reports that all is closed.
+    pub(crate) fn advance_closing(&mut self, id: ClosingId, now: Now) {
+        let Some(closing) = self.closings.get(&id) else {
+            return;
+        };
+        let Some(step) = closing.steps.front().copied() else {
+            if let Some(end) = self.closings.remove(&id).and_then(|closing| closing.end) {
+                self.session_closed(&end, now);
+            }
+            return;
+        };
+        let effect = self.closing_effect(step, now);
+        self.outbox.put(effect, Waiter::Closing(id));
+    }
+
+    fn closing_effect(&self, step: CloseStep, now: Now) -> EffectKind {
+        match step {
+            CloseStep::Record(session, resting) => {
+                EffectKind::Record(Record { changes: Vec::from([Change::SessionEnded { session, resting }]) })
+            }
+            CloseStep::Door(door) => {
+                let needed = self.doors.needed_until(door).map(|until| until.since(now.mono));
+                EffectKind::Order(match needed.and_then(Ttl::from_duration) {
+                    Some(ttl) => Order::Door { door, ttl },
+                    None => Order::CloseDoor { door },
+                })
+            }
+            CloseStep::Flow(flow) => EffectKind::Order(Order::CloseFlow { flow }),
+            CloseStep::Peer(key) => EffectKind::Order(Order::RemovePeer { key }),
+            CloseStep::Forget(tunnel) => EffectKind::Order(Order::Forget { tunnel }),
+        }
+    }
+
+    fn session_closed(&mut self, end: &End, now: Now) {
+        let Some(session) = self.sessions.remove(end.session) else {
+            return;
+        };
+        self.pool.give_back(session.addresses, now.mono.after(REST));
+        let mut audit = self.audit_of(session.credential, AuditKind::SessionEnded, now);
+        audit.session = Some(end.session);
+        audit.source = Some(session.source);
+        audit.resources = session.resources;
+        audit.not_after = Some(session.not_after);
+        audit.reason = Some(end.reason.name());
+        audit.took_ms = Some(millis(now.mono.since(end.began)));
+        self.put_audit(audit);
+    }
+
+    /// Forgets a session that was never recorded and of which nothing was opened.
+    pub(crate) fn drop_session(&mut self, id: SessionId, now: Now) {
+        let Some(session) = self.sessions.remove(id) else {
+            return;
+        };
+        self.pool.give_back(session.addresses, now.mono.after(REST));
+        self.agenda.cancel(Timer::End(id));
+        if let Some(credential) = self.credentials.get_mut(&session.credential) {
+            credential.session = credential.session.filter(|current| *current != id);
+        }
+    }
+}
+
+/// Names addresses that rest from now on.
+pub(crate) fn resting(
+    tunnel4: Option<core::net::Ipv4Addr>,
+    tunnel6: Option<core::net::Ipv6Addr>,
+    now: Now,
+) -> RestingRow {
+    RestingRow { tunnel4, tunnel6, until: now.wall.saturating_add(REST) }
+}

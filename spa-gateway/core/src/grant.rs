@@ -1,0 +1,309 @@
+//! A new OPEN whose every factor holds: step 11, and step 12 as a plan (SPEC §8, §11).
+
+use alloc::collections::{BTreeSet, VecDeque};
+use alloc::vec::Vec;
+
+use spa_order::Flow;
+use spa_proto::{Ask, CredentialId, OpenAsk, Outcome, RefusedFor, Repeat, SessionId, is_small_order};
+
+use crate::agenda::Timer;
+use crate::allowance::{Allowance, Confirmation};
+use crate::answer::{Telling, door_of};
+use crate::audit::AuditKind;
+use crate::change::{Change, Record};
+use crate::closing::{EndReason, resting};
+use crate::credential::{Answered, AnsweredWith, Refused, Verdicts};
+use crate::entropy::{Entropy, Purpose};
+use crate::factors::ProvenKnock;
+use crate::gateway::Gateway;
+use crate::guard::FreshKnock;
+use crate::person::Spend;
+use crate::plan::{OnFailure, Operation, Step};
+use crate::policy::{Tunnel, flows_of};
+use crate::pool::Addresses;
+use crate::refusal::Refusal;
+use crate::session::{Doorway, Phase, Seen, Session};
+use crate::snapshot::{KeyKind, SessionRow};
+use crate::time::Now;
+
+/// The most flows of one session: sixteen resources with every port range they may have, and the control channel.
+pub const MAX_FLOWS_OF_SESSION: usize = 16 * crate::policy::MAX_PORTS + 2;
+
+/// What every accepted transaction leaves behind, whatever comes of it.
+#[derive(Debug)]
+pub(crate) struct Marks {
+    /// For the disk.
+    pub(crate) changes: Vec<Change>,
+    /// For memory, once the disk has them.
+    pub(crate) steps: Vec<Step>,
+}
+
+/// What a session is made of once there is room for it.
+struct Room {
+    allowance: Allowance,
+    addresses: Addresses,
+    flows: Vec<Flow>,
+}
+
+impl Gateway {
+    /// Decides on an OPEN and opens what is granted.
+    pub(crate) fn open_session(
+        &mut self,
+        knock: &ProvenKnock,
+        now: Now,
+        entropy: &mut dyn Entropy,
+    ) -> Result<(), Refusal> {
+        let Ask::Open(ask) = &knock.fresh().request().ask else {
+            return Err(Refusal::Malformed);
+        };
+        let marks = self.mark(knock, now);
+        match self.find_room(knock.fresh(), ask, now) {
+            Ok(room) => {
+                self.grant(knock.fresh(), ask, room, marks, now, entropy);
+                Ok(())
+            }
+            Err(refused) => Err(self.refuse(knock.fresh(), refused, marks, now, entropy)),
+        }
+    }
+
+    /// Marks a transaction as answered and spends its second factor: in memory now, so that no other
+    /// knock sees the old state, and in the record that precedes every effect (SPEC §7).
+    pub(crate) fn mark(&mut self, knock: &ProvenKnock, now: Now) -> Marks {
+        let key = knock.fresh().arrival().key;
+        let id = key.credential;
+        let ts = knock.fresh().request().ts;
+        let mut marks = Marks { changes: Vec::from([Change::Answered { credential: id, ts }]), steps: Vec::new() };
+        let Some(credential) = self.credentials.get_mut(&id) else {
+            return marks;
+        };
+        credential.last_ts = ts;
+        credential.memory.answered = None;
+        if let Ask::Open(_) = &knock.fresh().request().ask {
+            let person = credential.person.clone();
+            let candidate = credential.keys.get(&key.number).is_some_and(|key| key.kind == KeyKind::Candidate);
+            marks.changes.extend(self.end_failures(id));
+            match knock.spend() {
+                Spend::Nothing => {}
+                Spend::Step(step) => marks.changes.push(Change::CodeUsed { person: person.clone(), step }),
+                Spend::Recovery(hash) => marks.changes.push(Change::RecoveryUsed { person: person.clone(), hash }),
+            }
+            if let Some(person) = self.persons.get_mut(&person) {
+                person.spend(knock.spend());
+            }
+            if candidate {
+                marks.changes.push(Change::CredentialActivated { credential: id, number: key.number });
+                marks.steps.push(Step::Activate(key));
+                marks.steps.push(Step::Audit(self.audit_of(id, AuditKind::DeviceActivated, now)));
+            }
+        }
+        marks
+    }
+
+    /// Ends a row of failures: an OPEN passed step 10.
+    pub(crate) fn end_failures(&mut self, id: CredentialId) -> Option<Change> {
+        let credential = self.credentials.get_mut(&id)?;
+        let before = core::mem::take(&mut credential.failures);
+        (before != 0).then_some(Change::FailuresCounted { credential: id, in_a_row: 0 })
+    }
+
+    /// Step 11: policy, then capacity.
+    fn find_room(&mut self, knock: &FreshKnock, ask: &OpenAsk, now: Now) -> Result<Room, Refused> {
+        let id = knock.arrival().key.credential;
+        let Some(credential) = self.credentials.get(&id) else {
+            return Err(no_room(Verdicts::new(), "the device was removed"));
+        };
+        let confirmation = if credential.confirmed { Confirmation::Confirmed } else { Confirmation::Awaited };
+        let allowance =
+            Allowance::decide(&self.policy, &credential.person, confirmation, ask, self.settings.longest)?;
+        let full = |reason| no_room(allowance.verdicts().clone(), reason);
+        if !self.is_usable(&ask.wg_key) {
+            return Err(full("this WireGuard key cannot be used"));
+        }
+        if self.sessions.live(id, now) >= usize::try_from(self.settings.capacity).unwrap_or(usize::MAX) {
+            return Err(full("the gateway is full"));
+        }
+        let addresses = self.pool.take(now.mono).ok_or_else(|| full("no tunnel address is free"))?;
+        let flows = flows_of(&self.policy, allowance.resources(), self.tunnel(addresses), self.settings.control_port);
+        if flows.len() > MAX_FLOWS_OF_SESSION {
+            self.pool.put_back(addresses);
+            return Err(full("too many resources at once"));
+        }
+        Ok(Room { allowance, addresses, flows })
+    }
+
+    /// Says whether a client may use this WireGuard key (SPEC §8 step 11).
+    fn is_usable(&self, wg_key: &[u8; 32]) -> bool {
+        let taken = self.sessions.with_peer(wg_key).is_some() || *wg_key == self.settings.wg_public;
+        !taken && !is_small_order(wg_key)
+    }
+
+    pub(crate) fn tunnel(&self, addresses: Addresses) -> Tunnel {
+        Tunnel {
+            v4: addresses.v4.zip(self.settings.tunnel4.map(|(gateway, _)| gateway)),
+            v6: addresses.v6.zip(self.settings.tunnel6.map(|(gateway, _)| gateway)),
+        }
+    }
+
+    /// Step 12 as a plan: record; peer, flows, door; reply; audit.
+    fn grant(
+        &mut self,
+        knock: &FreshKnock,
+        ask: &OpenAsk,
+        room: Room,
+        marks: Marks,
+        now: Now,
+        entropy: &mut dyn Entropy,
+    ) {
+        let Room { allowance, addresses, flows } = room;
+        let arrival = knock.arrival();
+        let credential = arrival.key.credential;
+        let id = self.new_session_id(entropy);
+        let mut session = Session {
+            credential,
+            // The key is that of the reply, which is sealed below.
+            key: spa_proto::SessionKey::from_bytes([0; 32]),
+            wg_key: ask.wg_key,
+            addresses,
+            resources: allowance.resources().to_vec(),
+            flows,
+            source: arrival.source,
+            opened: now.wall,
+            not_after: now.wall.saturating_add(allowance.length()),
+            deadline: now.mono.after(allowance.length()),
+            phase: Phase::Recording,
+            doorway: Doorway::Shut,
+            doors: BTreeSet::new(),
+            seen: Seen::default(),
+        };
+        let door = door_of(knock);
+        let telling = Telling {
+            repeat: Repeat::First,
+            door,
+            arrival,
+            verdicts: allowance.verdicts().clone(),
+            reason: allowance.reason(),
+        };
+        let outcome = self.tell(id, &session, telling);
+        let (reply, secrets) = self.answer(knock, now.wall, outcome, now, entropy);
+        session.key = secrets.k_sess;
+
+        let Marks { mut changes, steps: remembered } = marks;
+        let replaced = self.credentials.get(&credential).and_then(|credential| credential.session);
+        changes.extend(replaced.and_then(|old| self.end_of(old, now)));
+        changes.push(Change::SessionOpened(row_of(id, &session)));
+        let mut audit = self.audit_of(credential, AuditKind::SessionOpened, now);
+        audit.session = Some(id);
+        audit.source = Some(arrival.source);
+        audit.resources = session.resources.clone();
+        audit.not_after = Some(session.not_after);
+        let opened = AnsweredWith::Opened { session: id, verdicts: allowance.verdicts().clone() };
+        let remember = answered(knock, now, opened);
+
+        let mut steps = VecDeque::from([Step::Record(Record { changes })]);
+        steps.extend(remembered);
+        steps.extend(replaced.map(|old| Step::End(old, EndReason::Replaced)));
+        steps.push_back(Step::Begin(id));
+        steps.push_back(Step::Peer(id, secrets.wg_psk));
+        steps.extend(session.flows.iter().map(|flow| Step::Flow(id, *flow)));
+        steps.push_back(Step::Door(id, door));
+        steps.extend([Step::Opened(id), Step::Remember(remember), Step::Reply(reply), Step::Audit(audit)]);
+
+        self.agenda.set(Timer::End(id), session.deadline);
+        self.sessions.insert(id, session);
+        self.begin(Operation { credential, on_failure: OnFailure::End(id), steps }, now);
+    }
+
+    /// A refusal of step 11 is recorded and answered, and opens nothing.
+    fn refuse(
+        &mut self,
+        knock: &FreshKnock,
+        refused: Refused,
+        marks: Marks,
+        now: Now,
+        entropy: &mut dyn Entropy,
+    ) -> Refusal {
+        let arrival = knock.arrival();
+        let (reply, _) = self.answer(knock, now.wall, refused.outcome(), now, entropy);
+        let (refusal, kind) = match refused.why {
+            RefusedFor::Policy => (Refusal::Policy, AuditKind::RefusedByPolicy),
+            RefusedFor::Capacity => (Refusal::Capacity, AuditKind::RefusedByCapacity),
+        };
+        let mut audit = self.audit_of(arrival.key.credential, kind, now);
+        audit.source = Some(arrival.source);
+        audit.reason = Some(refused.reason);
+        let remember = answered(knock, now, AnsweredWith::Refused(refused));
+
+        let mut steps = VecDeque::from([Step::Record(Record { changes: marks.changes })]);
+        steps.extend(marks.steps);
+        steps.extend([Step::Remember(remember), Step::Reply(reply), Step::Audit(audit)]);
+        self.begin(Operation { credential: arrival.key.credential, on_failure: OnFailure::Leave, steps }, now);
+        refusal
+    }
+
+    /// Gives the change by which the store learns that a session is over.
+    pub(crate) fn end_of(&self, id: SessionId, now: Now) -> Option<Change> {
+        let session = self.sessions.of(id)?;
+        Some(Change::SessionEnded {
+            session: id,
+            resting: resting(session.addresses.v4, session.addresses.v6, now),
+        })
+    }
+
+    fn new_session_id(&self, entropy: &mut dyn Entropy) -> SessionId {
+        loop {
+            let mut bytes = [0; 8];
+            entropy.fill(Purpose::SessionId, &mut bytes);
+            let id = SessionId::from_bytes(bytes);
+            if !self.sessions.has(id) {
+                return id;
+            }
+        }
+    }
+}
+
+impl Refused {
+    /// Says it to the client.
+    pub(crate) fn outcome(&self) -> Outcome {
+        Outcome::Refused {
+            why: self.why,
+            verdicts: self.verdicts.clone(),
+            reason: Some(self.reason.into()),
+        }
+    }
+}
+
+fn no_room(verdicts: Verdicts, reason: &'static str) -> Refused {
+    Refused { why: RefusedFor::Capacity, verdicts, reason }
+}
+
+/// What a repeat of this knock will be answered from.
+pub(crate) fn answered(
+    knock: &FreshKnock,
+    now: Now,
+    outcome: AnsweredWith,
+) -> alloc::boxed::Box<Answered> {
+    alloc::boxed::Box::new(Answered {
+        credential: knock.arrival().key.credential,
+        info: knock.opened().info().clone(),
+        ext: knock.opened().ext().clone(),
+        first: now.mono,
+        repeats: 0,
+        gateway_time: now.wall,
+        outcome,
+    })
+}
+
+fn row_of(id: SessionId, session: &Session) -> SessionRow {
+    SessionRow {
+        id,
+        credential: session.credential,
+        key: session.key.duplicate(),
+        wg_key: session.wg_key,
+        tunnel4: session.addresses.v4,
+        tunnel6: session.addresses.v6,
+        resources: session.resources.clone(),
+        source: session.source,
+        opened: session.opened,
+        not_after: session.not_after,
+    }
+}

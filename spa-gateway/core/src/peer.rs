@@ -1,0 +1,213 @@
+//! Doors and what is seen through them: a peer that shakes hands gets a door of its own for as long
+//! as its session lasts; one that does not in time is withdrawn (SPEC §11).
+
+use core::net::SocketAddr;
+use core::num::NonZeroU16;
+use core::time::Duration;
+
+use spa_order::{Door, Order, Ttl};
+use spa_proto::SessionId;
+
+use crate::agenda::Timer;
+use crate::audit::AuditKind;
+use crate::closing::EndReason;
+use crate::effect::EffectKind;
+use crate::gateway::Gateway;
+use crate::outbox::Waiter;
+use crate::session::{Doorway, Phase, Session};
+use crate::time::{Moment, Now};
+
+/// How often a peer is looked at whose door waits: a person waits for what follows.
+pub const LOOK_WHILE_WAITING: Duration = Duration::from_millis(25);
+/// How often the peer of a live session is looked at.
+pub const LOOK_WHILE_LIVE: Duration = Duration::from_secs(5);
+
+/// What WireGuard knows of a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PeerState {
+    /// Where it was last heard from.
+    pub endpoint: Option<SocketAddr>,
+    /// How long ago its last handshake was, milliseconds; `None` before the first.
+    pub handshake_age_ms: Option<u64>,
+    /// Bytes received from it.
+    pub rx: u64,
+    /// Bytes sent to it.
+    pub tx: u64,
+}
+
+impl Gateway {
+    /// Hears what was seen of a peer; `None`: WireGuard has no such peer.
+    pub fn handle_peer(&mut self, wg_key: [u8; 32], state: Option<PeerState>, now: Now) {
+        let Some(id) = self.sessions.with_peer(&wg_key) else {
+            return;
+        };
+        let Some(session) = self.sessions.of_mut(id).filter(|session| session.phase == Phase::Open) else {
+            return;
+        };
+        session.seen.looking = false;
+        let Some(state) = state else {
+            return self.end_session(id, EndReason::PeerGone, now);
+        };
+        session.seen.endpoint = state.endpoint;
+        session.seen.rx = state.rx;
+        session.seen.tx = state.tx;
+        if let Some(door) = session.found(&state) {
+            self.settle(id, door, now);
+        }
+        self.look_later(id, now);
+    }
+
+    /// Begins to look at a peer.
+    pub(crate) fn watch(&mut self, id: SessionId, now: Now) {
+        self.agenda.set(Timer::Observe(id), now.mono.after(LOOK_WHILE_WAITING));
+    }
+
+    /// It is time to look at a peer.
+    pub(crate) fn look(&mut self, id: SessionId, now: Now) {
+        let Some(session) = self.sessions.of_mut(id).filter(|session| session.phase == Phase::Open) else {
+            return;
+        };
+        if !core::mem::replace(&mut session.seen.looking, true) {
+            let wg_key = session.wg_key;
+            self.outbox.put(EffectKind::Observe { wg_key }, Waiter::Looking(id));
+        }
+        self.look_later(id, now);
+    }
+
+    /// Hears that a peer could not be looked at: the next look may.
+    pub(crate) fn look_failed(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.of_mut(id) {
+            session.seen.looking = false;
+        }
+    }
+
+    fn look_later(&mut self, id: SessionId, now: Now) {
+        let Some(session) = self.sessions.of(id) else {
+            return;
+        };
+        let pause = match session.doorway {
+            Doorway::Waiting { .. } => LOOK_WHILE_WAITING,
+            Doorway::Settled { .. } | Doorway::Shut => LOOK_WHILE_LIVE,
+        };
+        self.agenda.set(Timer::Observe(id), now.mono.after(pause));
+    }
+
+    /// Opens the door of the peer's endpoint; the wide one closes once that is confirmed.
+    fn settle(&mut self, id: SessionId, door: Door, now: Now) {
+        let Some(session) = self.sessions.of_mut(id) else {
+            return;
+        };
+        session.seen.settling = true;
+        let until = session.deadline;
+        if let Some(order) = self.hold_door(id, door, until, now) {
+            self.outbox.put(EffectKind::Order(order), Waiter::Settling(id, door));
+        }
+    }
+
+    /// Hears what became of it. If it failed, the next look tries again as long as the door waits.
+    pub(crate) fn settled(&mut self, id: SessionId, door: Door, opened: bool, now: Now) {
+        let Some(session) = self.sessions.of_mut(id) else {
+            return;
+        };
+        session.seen.settling = false;
+        // Moved on meanwhile (ROAM, or ended): the door it waits at now is what counts.
+        let waits = matches!(session.doorway, Doorway::Waiting { .. });
+        if session.phase != Phase::Open || !waits || !opened {
+            return self.leave_doors(id, now);
+        }
+        let first = !core::mem::replace(&mut session.seen.handshake, true);
+        session.doorway = Doorway::Settled { door };
+        self.agenda.cancel(Timer::Door(id));
+        self.leave_doors(id, now);
+        if first {
+            self.report_live(id, now);
+        }
+    }
+
+    fn report_live(&mut self, id: SessionId, now: Now) {
+        let Some(session) = self.sessions.of(id) else {
+            return;
+        };
+        let mut audit = self.audit_of(session.credential, AuditKind::SessionLive, now);
+        audit.session = Some(id);
+        audit.source = session.seen.endpoint;
+        self.put_audit(audit);
+    }
+
+    /// A door has waited long enough.
+    pub(crate) fn door_expired(&mut self, id: SessionId, now: Now) {
+        let Some(session) = self.sessions.of_mut(id) else {
+            return;
+        };
+        if !session.seen.handshake {
+            return self.end_session(id, EndReason::NoHandshake, now);
+        }
+        // It roamed and did not come: its session goes on, to be roamed again.
+        session.doorway = Doorway::Shut;
+        self.leave_doors(id, now);
+    }
+
+    /// Gives the order for a door that waits for a handshake.
+    pub(crate) fn open_waiting_door(&mut self, id: SessionId, door: Door, now: Now) -> Option<Order> {
+        let until = now.mono.after(self.settings.door);
+        let order = self.hold_door(id, door, until, now)?;
+        if let Some(session) = self.sessions.of_mut(id) {
+            session.doorway = Doorway::Waiting { door, until };
+        }
+        self.agenda.set(Timer::Door(id), until);
+        self.watch(id, now);
+        Some(order)
+    }
+
+    /// Gives the order for a door of a peer that is known already.
+    pub(crate) fn open_settled_door(&mut self, id: SessionId, door: Door, now: Now) -> Option<Order> {
+        let until = self.sessions.of(id)?.deadline;
+        let order = self.hold_door(id, door, until, now)?;
+        if let Some(session) = self.sessions.of_mut(id) {
+            session.doorway = Doorway::Settled { door };
+        }
+        Some(order)
+    }
+
+    /// Closes every door of a session but the one it is to have.
+    pub(crate) fn leave_doors(&mut self, id: SessionId, now: Now) {
+        let Some(session) = self.sessions.of(id) else {
+            return;
+        };
+        let current = session.door();
+        let left = session.doors.iter().copied().filter(|door| Some(*door) != current);
+        for door in left.collect::<alloc::vec::Vec<_>>() {
+            self.close_door(id, door, now);
+        }
+    }
+
+    /// Notes that a session has a door and gives the order for it; `None` if the session is being ended.
+    fn hold_door(&mut self, id: SessionId, door: Door, until: Moment, now: Now) -> Option<Order> {
+        let session = self.sessions.of_mut(id).filter(|session| session.phase != Phase::Ending)?;
+        session.doors.insert(door);
+        let needed = self.doors.hold(door, id, until);
+        let ttl = Ttl::from_duration(needed.since(now.mono))?;
+        Some(Order::Door { door, ttl })
+    }
+}
+
+impl Session {
+    /// Gives the door of the peer's endpoint, if the session's door waits for just that.
+    fn found(&self, state: &PeerState) -> Option<Door> {
+        let Doorway::Waiting { door, .. } = self.doorway else {
+            return None;
+        };
+        let endpoint = state.endpoint.filter(|_| !self.seen.settling && state.handshake_age_ms.is_some())?;
+        let found = door_of(endpoint)?;
+        let knocked_from = found.source == door.source && door.port.is_none_or(|port| found.port == Some(port));
+        // The first handshake is proof enough of where the peer is; after a ROAM its endpoint is
+        // still the old one until it has come.
+        (!self.seen.handshake || knocked_from).then_some(found)
+    }
+}
+
+/// Gives the door for one endpoint.
+pub(crate) fn door_of(endpoint: SocketAddr) -> Option<Door> {
+    let port = NonZeroU16::new(endpoint.port())?;
+    Some(Door { source: endpoint.ip().to_canonical(), port: Some(port) })
+}

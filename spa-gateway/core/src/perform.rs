@@ -1,0 +1,51 @@
+//! An effect was performed, or not: whoever waited for it goes on.
+
+use crate::agenda::Timer;
+use crate::audit::{AuditKind, AuditRecord};
+use crate::closing::EndReason;
+use crate::effect::{EffectFailure, EffectId};
+use crate::entropy::Entropy;
+use crate::gateway::Gateway;
+use crate::outbox::Waiter;
+use crate::refusal::Refusal;
+use crate::time::Now;
+
+impl Gateway {
+    /// Hears what became of an effect. Every record and order is reported; an outcome nobody waits
+    /// for changes nothing.
+    pub fn handle_performed(&mut self, id: EffectId, outcome: Result<(), EffectFailure>, now: Now) {
+        match (self.outbox.waiter(id), outcome) {
+            (Waiter::Operation(operation), Ok(())) => self.advance(operation, now),
+            (Waiter::Operation(operation), Err(failure)) => self.fail(operation, refusal_of(failure), now),
+            (Waiter::Closing(closing), outcome) => self.closing_performed(closing, outcome.is_ok(), now),
+            (Waiter::Settling(session, door), outcome) => self.settled(session, door, outcome.is_ok(), now),
+            (Waiter::Looking(session), Err(_)) => self.look_failed(session),
+            (Waiter::Addition(addition), Ok(())) => self.adopt(*addition, now),
+            (Waiter::Addition(_), Err(_)) => {
+                self.put_audit(AuditRecord::new(now.wall, AuditKind::RecordFailed));
+            }
+            (Waiter::Looking(_), Ok(())) | (Waiter::Nobody, _) => {}
+        }
+    }
+
+    /// Does what is due. Call it at [`poll_timeout`](Self::poll_timeout), or any time later.
+    pub fn handle_timeout(&mut self, now: Now, entropy: &mut dyn Entropy) {
+        self.slide_tags(now);
+        while let Some(timer) = self.agenda.take_due(now.mono) {
+            match timer {
+                Timer::Minute => self.minute(now, entropy),
+                Timer::End(session) => self.end_session(session, EndReason::Expired, now),
+                Timer::Door(session) => self.door_expired(session, now),
+                Timer::Observe(session) => self.look(session, now),
+                Timer::Retry(closing) => self.advance_closing(closing, now),
+            }
+        }
+    }
+}
+
+const fn refusal_of(failure: EffectFailure) -> Refusal {
+    match failure {
+        EffectFailure::Store => Refusal::RecordFailed,
+        EffectFailure::Refused | EffectFailure::Failed => Refusal::OrderFailed,
+    }
+}

@@ -1,0 +1,275 @@
+//! What an accepted knock leads to, as a list of steps one can read (SPEC §8 step 12).
+//!
+//! Invariant: a step is taken only after everything before it was confirmed. So a record precedes
+//! every effect, and the reply comes last.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+
+use spa_order::{Door, Flow, Order, SecretBytes32, Ttl};
+use spa_proto::{CredentialId, DerivedKeys, SessionId, SessionKey, WgPsk};
+
+use crate::audit::{AuditKind, AuditRecord};
+use crate::change::Record;
+use crate::closing::EndReason;
+use crate::credential::{Answered, Key};
+use crate::effect::{EffectKind, Reply};
+use crate::gateway::Gateway;
+use crate::outbox::Waiter;
+use crate::refusal::Refusal;
+use crate::session::{Phase, Session};
+use crate::snapshot::KeyKind;
+use crate::tags::KeyRef;
+use crate::time::Now;
+
+/// Names an operation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct OperationId(pub(crate) u64);
+
+/// The steps that are left of what one knock, or a restart, leads to.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    /// Whose; its next knock waits until this is over.
+    pub(crate) credential: CredentialId,
+    /// What to do if an order fails.
+    pub(crate) on_failure: OnFailure,
+    pub(crate) steps: VecDeque<Step>,
+}
+
+/// What becomes of a session when not everything of it could be opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum OnFailure {
+    /// It is undone, whole.
+    End(SessionId),
+    /// It stays as it was.
+    Leave,
+}
+
+/// One step.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// On disk, synced.
+    Record(Record),
+    /// The disk knows a candidate as the live key: so does memory, and forgets the others.
+    Activate(KeyRef),
+    /// The disk knows a candidate: so does the tag table.
+    AddCandidate(KeyRef, Box<DerivedKeys>),
+    /// The disk knows the new key of a session: so does memory.
+    Rekey(SessionId, SessionKey),
+    /// The disk knows that a session is over: close it.
+    End(SessionId, EndReason),
+    /// The disk knows a session: its openings may begin.
+    Begin(SessionId),
+    /// The peer, with its preshared key.
+    Peer(SessionId, WgPsk),
+    /// One flow.
+    Flow(SessionId, Flow),
+    /// The door, for the time of a handshake.
+    Door(SessionId, Door),
+    /// The doors that were left for it.
+    LeaveDoors(SessionId),
+    /// The door of a session that outlived a restart.
+    SettledDoor(SessionId, Door),
+    /// All is open.
+    Opened(SessionId),
+    /// What a repeat is answered from.
+    Remember(Box<Answered>),
+    /// The reply.
+    Reply(Reply),
+    /// The audit record.
+    Audit(AuditRecord),
+}
+
+impl Gateway {
+    /// Begins an operation: does all that may be done now.
+    pub(crate) fn begin(&mut self, operation: Operation, now: Now) {
+        self.last_operation = self.last_operation.wrapping_add(1);
+        let id = OperationId(self.last_operation);
+        if let Some(credential) = self.credentials.get_mut(&operation.credential) {
+            credential.memory.under_way = credential.memory.under_way.saturating_add(1);
+        }
+        self.operations.insert(id, operation);
+        self.advance(id, now);
+    }
+
+    /// Takes steps up to the next one whose outcome must be known first.
+    pub(crate) fn advance(&mut self, id: OperationId, now: Now) {
+        while let Some(step) = self.operations.get_mut(&id).and_then(|operation| operation.steps.pop_front()) {
+            match self.take_step(step, now) {
+                Taken::Done => {}
+                Taken::Await(effect) => {
+                    self.outbox.put(effect, Waiter::Operation(id));
+                    return;
+                }
+                Taken::Overtaken => break,
+            }
+        }
+        self.finish(id);
+    }
+
+    /// Stops an operation because a record or an order failed. Nothing of it is answered.
+    pub(crate) fn fail(&mut self, id: OperationId, refusal: Refusal, now: Now) {
+        let Some(operation) = self.operations.get(&id) else {
+            return;
+        };
+        let (credential, on_failure) = (operation.credential, operation.on_failure);
+        self.finish(id);
+        self.counters.count(refusal);
+        let kind = match refusal {
+            Refusal::RecordFailed => AuditKind::RecordFailed,
+            _ => AuditKind::OpeningFailed,
+        };
+        let mut audit = self.audit_of(credential, kind, now);
+        if let OnFailure::End(session) = on_failure {
+            audit.session = Some(session);
+            self.undo(session, now);
+        }
+        self.put_audit(audit);
+    }
+
+    fn finish(&mut self, id: OperationId) {
+        let Some(operation) = self.operations.remove(&id) else {
+            return;
+        };
+        if let Some(credential) = self.credentials.get_mut(&operation.credential) {
+            credential.memory.under_way = credential.memory.under_way.saturating_sub(1);
+        }
+    }
+
+    /// Undoes a session of which not everything could be opened.
+    fn undo(&mut self, id: SessionId, now: Now) {
+        match self.sessions.of(id).map(|session| session.phase) {
+            // Never on disk and nothing of it opened: it never was.
+            Some(Phase::Recording) => self.drop_session(id, now),
+            Some(Phase::Opening | Phase::Restored | Phase::Open) => {
+                self.end_session(id, EndReason::OpeningFailed, now);
+            }
+            Some(Phase::Ending) | None => {}
+        }
+    }
+
+    fn take_step(&mut self, step: Step, now: Now) -> Taken {
+        match step {
+            Step::Record(record) => return Taken::Await(EffectKind::Record(record)),
+            Step::Activate(key) => self.activate(key),
+            Step::AddCandidate(key, derived) => self.add_candidate(key, *derived),
+            Step::Rekey(session, key) => {
+                if let Some(session) = self.sessions.of_mut(session) {
+                    session.key = key;
+                }
+            }
+            Step::End(session, reason) => self.end_recorded_session(session, reason, now),
+            Step::Begin(session) => return self.begin_session(session),
+            Step::Peer(session, psk) => return self.order(self.peer(session, &psk)),
+            Step::Flow(session, flow) if self.has_lost(session, flow) => {}
+            Step::Flow(session, flow) => return self.order(self.flow(session, flow, now)),
+            Step::Door(session, door) => {
+                let order = self.open_waiting_door(session, door, now);
+                return self.order(order);
+            }
+            Step::LeaveDoors(session) => self.leave_doors(session, now),
+            Step::SettledDoor(session, door) => {
+                let order = self.open_settled_door(session, door, now);
+                return self.order(order);
+            }
+            Step::Opened(session) => {
+                self.watch(session, now);
+                return self.enter(session, Phase::Open);
+            }
+            Step::Remember(answered) => self.remember(*answered, now),
+            Step::Reply(reply) => {
+                self.outbox.put(EffectKind::Reply(reply), Waiter::Nobody);
+            }
+            Step::Audit(audit) => self.put_audit(audit),
+        }
+        Taken::Done
+    }
+
+    /// The session is on disk: it is its credential's from now on.
+    fn begin_session(&mut self, id: SessionId) -> Taken {
+        let credential = self.sessions.of(id).map(|session| session.credential);
+        if let Some(credential) = credential.and_then(|credential| self.credentials.get_mut(&credential)) {
+            credential.session = Some(id);
+        }
+        self.enter(id, Phase::Opening)
+    }
+
+    /// Moves a session on, unless it is being ended.
+    fn enter(&mut self, id: SessionId, phase: Phase) -> Taken {
+        match self.sessions.of_mut(id) {
+            Some(session) if session.phase != Phase::Ending => {
+                session.phase = phase;
+                Taken::Done
+            }
+            Some(_) | None => Taken::Overtaken,
+        }
+    }
+
+    fn order(&self, order: Option<Order>) -> Taken {
+        order.map_or(Taken::Overtaken, |order| Taken::Await(EffectKind::Order(order)))
+    }
+
+    fn peer(&self, id: SessionId, psk: &WgPsk) -> Option<Order> {
+        let session = self.opening(id)?;
+        Some(Order::Peer {
+            key: session.wg_key,
+            psk: SecretBytes32::from_bytes(*psk.expose()),
+            tunnel4: session.addresses.v4,
+            tunnel6: session.addresses.v6,
+        })
+    }
+
+    /// Says whether policy took a flow from a session since this step was planned.
+    fn has_lost(&self, id: SessionId, flow: Flow) -> bool {
+        self.sessions.of(id).is_some_and(|session| !session.flows.contains(&flow))
+    }
+
+    fn flow(&self, id: SessionId, flow: Flow, now: Now) -> Option<Order> {
+        let ttl = Ttl::from_duration(self.opening(id)?.deadline.since(now.mono))?;
+        Some(Order::Flow { flow, ttl })
+    }
+
+    fn opening(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.of(id).filter(|session| session.phase != Phase::Ending)
+    }
+
+    fn remember(&mut self, answered: Answered, now: Now) {
+        let (credential, answered) = (answered.credential, Answered { first: now.mono, ..answered });
+        if let Some(credential) = self.credentials.get_mut(&credential) {
+            credential.memory.answered = Some(answered);
+        }
+    }
+
+    /// Makes a candidate the live key; erases the others and the invite's (SPEC §14).
+    fn activate(&mut self, winner: KeyRef) {
+        let Some(credential) = self.credentials.get_mut(&winner.credential) else {
+            return;
+        };
+        let keys = core::mem::take(&mut credential.keys);
+        credential.invite_until = None;
+        for (number, key) in keys {
+            if number == winner.number {
+                credential.keys.insert(number, Key { kind: KeyKind::Live, derived: key.derived });
+            } else {
+                self.tags.remove(KeyRef { number, ..winner }, &key.derived);
+            }
+        }
+    }
+
+    fn add_candidate(&mut self, key: KeyRef, derived: DerivedKeys) {
+        if let Some(credential) = self.credentials.get_mut(&key.credential) {
+            self.tags.add(key, &derived);
+            credential.keys.insert(key.number, Key { kind: KeyKind::Candidate, derived });
+        }
+    }
+}
+
+/// What taking a step came to.
+enum Taken {
+    /// On to the next.
+    Done,
+    /// The next one waits for the outcome of this.
+    Await(EffectKind),
+    /// The session is being ended meanwhile: nothing more to do here.
+    Overtaken,
+}

@@ -1,0 +1,146 @@
+//! The sessions: who is let in, with which addresses, until when.
+//!
+//! Invariant: a WireGuard key belongs to one session, from before its peer is added until after
+//! its peer is confirmed gone.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use spa_order::{Door, Flow};
+use spa_proto::{CredentialId, SessionId, SessionKey, WallTime};
+
+use crate::name::Name;
+use crate::pool::Addresses;
+use crate::time::{Moment, Now};
+
+/// One client let in.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) credential: CredentialId,
+    pub(crate) key: SessionKey,
+    pub(crate) wg_key: [u8; 32],
+    pub(crate) addresses: Addresses,
+    /// What was granted; none is the control channel alone.
+    pub(crate) resources: Vec<Name>,
+    /// The flows that are open, or being opened or closed.
+    pub(crate) flows: Vec<Flow>,
+    pub(crate) source: SocketAddr,
+    pub(crate) opened: WallTime,
+    /// The end on the calendar: what the client is told.
+    pub(crate) not_after: WallTime,
+    /// The same end on the clock that cannot be set back.
+    pub(crate) deadline: Moment,
+    pub(crate) phase: Phase,
+    pub(crate) doorway: Doorway,
+    /// Every door that may be open for it: that of the doorway, and one that is being left.
+    pub(crate) doors: BTreeSet<Door>,
+    pub(crate) seen: Seen,
+}
+
+/// How far a session has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// Its record is not on disk yet.
+    Recording,
+    /// Its peer, flows and door are being opened.
+    Opening,
+    /// It was there before the restart; what the kernel has of it is not known yet.
+    Restored,
+    /// All of it is open.
+    Open,
+    /// It is being closed.
+    Ending,
+}
+
+/// Its door.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Doorway {
+    /// There is none.
+    Shut,
+    /// It waits for a handshake, or for the peer to come from its new address.
+    Waiting { door: Door, until: Moment },
+    /// It is for the peer's endpoint and lasts as long as the session.
+    Settled { door: Door },
+}
+
+/// What was last seen of its peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) endpoint: Option<SocketAddr>,
+    pub(crate) handshake: bool,
+    pub(crate) rx: u64,
+    pub(crate) tx: u64,
+    /// A look is under way.
+    pub(crate) looking: bool,
+    /// The door is being narrowed to the endpoint.
+    pub(crate) settling: bool,
+}
+
+impl Session {
+    /// Says whether it is live: neither over nor being ended.
+    pub(crate) fn is_live(&self, now: Now) -> bool {
+        self.phase != Phase::Ending && !self.is_over(now)
+    }
+
+    /// Says whether its time is over.
+    pub(crate) fn is_over(&self, now: Now) -> bool {
+        now.wall >= self.not_after || now.mono >= self.deadline
+    }
+
+    /// Gives the door that is open for it.
+    pub(crate) const fn door(&self) -> Option<Door> {
+        match self.doorway {
+            Doorway::Shut => None,
+            Doorway::Waiting { door, .. } | Doorway::Settled { door } => Some(door),
+        }
+    }
+}
+
+/// All sessions.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    by_id: BTreeMap<SessionId, Session>,
+    by_peer: BTreeMap<[u8; 32], SessionId>,
+}
+
+impl Sessions {
+    pub(crate) fn insert(&mut self, id: SessionId, session: Session) {
+        self.by_peer.insert(session.wg_key, id);
+        self.by_id.insert(id, session);
+    }
+
+    pub(crate) fn remove(&mut self, id: SessionId) -> Option<Session> {
+        let session = self.by_id.remove(&id)?;
+        self.by_peer.remove(&session.wg_key);
+        Some(session)
+    }
+
+    pub(crate) fn of(&self, id: SessionId) -> Option<&Session> {
+        self.by_id.get(&id)
+    }
+
+    pub(crate) fn of_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.by_id.get_mut(&id)
+    }
+
+    /// Gives the session whose peer has this key.
+    pub(crate) fn with_peer(&self, wg_key: &[u8; 32]) -> Option<SessionId> {
+        self.by_peer.get(wg_key).copied()
+    }
+
+    /// Says whether a session has this id.
+    pub(crate) fn has(&self, id: SessionId) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SessionId, &Session)> {
+        self.by_id.iter().map(|(id, session)| (*id, session))
+    }
+
+    /// Counts the live sessions, that of `except` aside: it is being replaced.
+    pub(crate) fn live(&self, except: CredentialId, now: Now) -> usize {
+        let counts = |session: &&Session| session.credential != except && session.is_live(now);
+        self.by_id.values().filter(counts).count()
+    }
+}
