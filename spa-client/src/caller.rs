@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use spa_proto::{
-    Ask, CredentialKey, DerivedKeys, GatewayId, KnockPublic, OpenAsk, PasswordError, ProofSecret,
-    Request, SecondFactor, WallTime, Wanted,
+    Ask, CredentialKey, DerivedKeys, GatewayId, KnockPublic, OpenAsk, Request, SecondFactor,
+    WallTime, Wanted,
 };
 
 use crate::clock;
@@ -12,7 +12,7 @@ use crate::exchange::Reply;
 use crate::failure::Failure;
 use crate::memory::Memory;
 use crate::private_file::Lock;
-use crate::profile::{Holder, Profile};
+use crate::profile::Profile;
 use crate::session::PrivateKey;
 use crate::store::Entry;
 use crate::wire::{self, WireError};
@@ -80,32 +80,6 @@ impl Caller {
             GatewayId::of(&self.profile.base_key),
             self.profile.credential,
         )
-    }
-
-    /// Makes the proof key: about 0.13 s and 64 MiB (SPEC §3.2). A machine has no password.
-    ///
-    /// # Errors
-    /// When the password is none, or memory is short.
-    pub fn proof(&self, password: Option<&str>) -> Result<ProofSecret, PasswordError> {
-        let Profile {
-            salt,
-            device_secret,
-            credential,
-            base_key,
-            holder,
-            ..
-        } = &self.profile;
-        let gateway = GatewayId::of(base_key);
-        match holder {
-            Holder::Person => ProofSecret::derive(
-                password.unwrap_or_default(),
-                salt,
-                device_secret,
-                gateway,
-                *credential,
-            ),
-            Holder::Machine => ProofSecret::for_machine(salt, device_secret, gateway, *credential),
-        }
     }
 
     /// The knock key to use (SPEC §3.3).

@@ -89,7 +89,7 @@ impl Child {
                     }
                     ("warning", text) => self.warnings.push(text.to_owned()),
                     ("failed", why) => return Err(AgentError::Tunnel(why.to_owned())),
-                    _ => return Err(AgentError::Version(self.process.id().to_string())),
+                    _ => return Err(AgentError::Version(line)),
                 },
                 Said::NothingYet => return Err(AgentError::Talk(io::ErrorKind::TimedOut.into())),
                 Said::Gone => return Err(AgentError::Talk(io::ErrorKind::UnexpectedEof.into())),
@@ -118,7 +118,7 @@ impl Child {
             Said::Line(line) if line == "handshake" => Ok(Handshake::Done),
             Said::Line(line) => match line.strip_prefix("failed ") {
                 Some(why) => Err(AgentError::Tunnel(why.to_owned())),
-                None => Err(AgentError::Version(self.process.id().to_string())),
+                None => Err(AgentError::Version(line)),
             },
             Said::NothingYet => Ok(Handshake::NotYet),
             Said::Gone => Err(AgentError::Talk(io::ErrorKind::UnexpectedEof.into())),

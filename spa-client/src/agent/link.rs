@@ -96,7 +96,7 @@ impl Link {
             .ok()
             .as_ref()
             .and_then(parse_live)
-            .ok_or_else(|| AgentError::Version(line))
+            .ok_or(AgentError::Version(line))
     }
 
     /// Ends the session: the gateway first, then here.

@@ -33,7 +33,7 @@ pub enum AgentError {
     Talk(io::Error),
     /// It said something that is not of this version.
     #[error(
-        "the agent that holds the session is of another version of spa: `spa close` ends it, or end process {0}"
+        "the agent that holds the session said {0:?}, which this version of spa does not understand: close it with the spa that started it"
     )]
     Version(String),
     /// What it was handed is damaged.

@@ -46,9 +46,14 @@ pub fn enroll(places: &Places, asked: &Enroll) -> Result<(), Failure> {
         .trim()
         .parse()
         .map_err(|error: spa_proto::InviteError| Failure::Refused(error.to_string()))?;
-    let (entry, profile) = prepare(&Store::new(places.clone()), &invite, asked)?;
+    let store = Store::new(places.clone());
+    let (before, profile) = prepare(&store, &invite, asked)?;
+    let proof = set_password(&profile, asked.password_file.as_deref())?;
+    let entry = match before {
+        Some(entry) => entry,
+        None => keep(&store, &profile)?,
+    };
     let mut caller = Caller::new(entry, profile)?;
-    let proof = set_password(&caller, asked.password_file.as_deref())?;
     let mut progress = Progress::new();
 
     let offer = match redeem(&mut caller, &invite.key, &proof, &mut progress)? {
@@ -65,8 +70,12 @@ pub fn enroll(places: &Places, asked: &Enroll) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Finds the profile of an enrolment that was broken off, or makes one: r and salt are on the disk before anything leaves.
-fn prepare(store: &Store, invite: &Invite, asked: &Enroll) -> Result<(Entry, Profile), Failure> {
+/// Finds the profile of an enrolment that was broken off, or makes one, with r and salt of its own.
+fn prepare(
+    store: &Store,
+    invite: &Invite,
+    asked: &Enroll,
+) -> Result<(Option<Entry>, Profile), Failure> {
     let label = asked.name.as_deref().map(label).transpose()?;
     if let Some((entry, mut profile)) = store.of_credential(invite.credential)? {
         if let Stage::Active { .. } = profile.stage {
@@ -82,14 +91,7 @@ fn prepare(store: &Store, invite: &Invite, asked: &Enroll) -> Result<(Entry, Pro
         if let Some(label) = label {
             profile.label = label;
         }
-        return Ok((entry, profile));
-    }
-    for old in store.entries()? {
-        let profile = old.profile()?;
-        // An enrolment that no gateway ever answered has nothing worth keeping once there is a new invite.
-        if profile.base_key == invite.b_0 && matches!(profile.stage, Stage::Invited { .. }) {
-            old.remove()?;
-        }
+        return Ok((Some(entry), profile));
     }
     let host = match &invite.host {
         Host::Address(address) => address.to_string(),
@@ -116,9 +118,21 @@ fn prepare(store: &Store, invite: &Invite, asked: &Enroll) -> Result<(Entry, Pro
             since: clock::wall(),
         },
     };
+    Ok((None, profile))
+}
+
+/// Puts a new profile on the disk, in place of one for the same gateway that none ever answered: that has nothing worth
+/// keeping once there is another invite.
+fn keep(store: &Store, profile: &Profile) -> Result<Entry, Failure> {
+    for old in store.entries()? {
+        let before = old.profile()?;
+        if before.base_key == profile.base_key && matches!(before.stage, Stage::Invited { .. }) {
+            old.remove()?;
+        }
+    }
     let entry = store.create(&profile.host)?;
-    entry.write_profile(&profile)?;
-    Ok((entry, profile))
+    entry.write_profile(profile)?;
+    Ok(entry)
 }
 
 fn begun(profile: &Profile) -> WallTime {
@@ -156,12 +170,12 @@ fn host_label() -> Result<String, Failure> {
     label(if short.is_empty() { "device" } else { short })
 }
 
-fn set_password(caller: &Caller, file: Option<&Path>) -> Result<ProofSecret, Failure> {
-    let password = match caller.profile.holder {
+fn set_password(profile: &Profile, file: Option<&Path>) -> Result<ProofSecret, Failure> {
+    let password = match profile.holder {
         Holder::Machine => None,
         Holder::Person => Some(ask::new_password(file)?),
     };
-    Ok(caller
+    Ok(profile
         .proof(password.as_ref().map(|password| password.as_str()))
         .map_err(ask::AskError::Password)?)
 }

@@ -235,8 +235,11 @@ fn factors(caller: &Caller, asked: &Knock) -> Result<(ProofSecret, SecondFactor)
         )?),
     };
     thread::scope(|scope| {
-        let proof =
-            scope.spawn(|| caller.proof(password.as_ref().map(|password| password.as_str())));
+        let proof = scope.spawn(|| {
+            caller
+                .profile
+                .proof(password.as_ref().map(|password| password.as_str()))
+        });
         if matches!(source, FactorFrom::Terminal) {
             warn_of_used_code(caller);
         }

@@ -1,0 +1,307 @@
+//! A gateway for one credential on loopback: the wire as SPEC §4 to §6 and §14 have it, no policy, no tunnel.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use spa_proto::{
+    Ask, CredentialId, CredentialKey, DerivedKeys, GatewayId, Invite, KnockSecret, OpenedKnock,
+    Outcome, Prekey, ProofPublic, RefusedFor, ReplyPayload, Request, ResourceId, SealedKnock,
+    SecondFactor, Slot, TotpOffer, TotpSecret, Verdict, WallTime, Wanted, seal_reply,
+};
+
+/// The code this gateway takes.
+pub const CODE: u32 = 123_456;
+
+/// How it answers an OPEN whose factors are right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// POLICY, one verdict for each resource.
+    Policy,
+    /// Nothing.
+    Silence,
+}
+
+/// What it saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The transaction.
+    pub ts: u64,
+    /// The knock key.
+    pub kid: u8,
+    /// `enrol`, `open`, `close` or `roam`.
+    pub op: &'static str,
+    /// What an OPEN asked for.
+    pub wanted: Option<Wanted>,
+    /// Source port.
+    pub port: u16,
+    /// Whether proof and code were right.
+    pub proven: bool,
+}
+
+/// Everything a test can turn or look at.
+pub struct State {
+    /// How many packets get lost, first ones first.
+    pub lose: usize,
+    /// Answers to OPEN.
+    pub manner: Manner,
+    /// What came in, lost packets too.
+    pub seen: Vec<Seen>,
+    /// Q of the enrolment.
+    pub q: Option<ProofPublic>,
+    /// Its words.
+    pub words: Option<String>,
+    /// Whether an OPEN passed.
+    pub active: bool,
+    keys: Vec<CredentialKey>,
+    time: u64,
+}
+
+/// The gateway, until dropped.
+pub struct FakeGateway {
+    /// Its invite.
+    pub invite: String,
+    /// What it saw and how it behaves.
+    pub state: Arc<Mutex<State>>,
+    stop: Arc<UdpSocket>,
+    address: SocketAddr,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FakeGateway {
+    /// Starts one.
+    pub fn start() -> Self {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");
+        let address = socket.local_addr().expect("bound");
+        let base = KnockSecret::from_bytes([7; 32]);
+        let credential = CredentialId::from_bytes([0xc1; 16]);
+        let invite = Invite {
+            host: "127.0.0.1".parse().expect("a host"),
+            port: address.port().try_into().expect("not zero"),
+            credential,
+            key: CredentialKey::from_bytes([9; 32]),
+            b_0: base.public(),
+        }
+        .to_line()
+        .to_string();
+        let state = Arc::new(Mutex::new(State {
+            lose: 0,
+            manner: Manner::Policy,
+            seen: Vec::new(),
+            q: None,
+            words: None,
+            active: false,
+            keys: vec![CredentialKey::from_bytes([9; 32])],
+            time: 0,
+        }));
+        let stop = Arc::new(socket.try_clone().expect("a second handle"));
+        let work = Work {
+            socket,
+            base,
+            rotating: KnockSecret::from_bytes([8; 32]),
+            credential,
+            state: Arc::clone(&state),
+        };
+        let thread = Some(thread::spawn(move || work.run()));
+        Self {
+            invite,
+            state,
+            stop,
+            address,
+            thread,
+        }
+    }
+
+    /// Looks at, or turns, its state.
+    pub fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        look(
+            &mut self
+                .state
+                .lock()
+                .expect("the gateway's thread does not panic"),
+        )
+    }
+}
+
+impl Drop for FakeGateway {
+    fn drop(&mut self) {
+        // One byte is no knock: it ends the thread.
+        let _ = self.stop.send_to(&[0], self.address);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Work {
+    socket: UdpSocket,
+    base: KnockSecret,
+    rotating: KnockSecret,
+    credential: CredentialId,
+    state: Arc<Mutex<State>>,
+}
+
+impl Work {
+    fn run(self) {
+        let mut buffer = [0; 600];
+        while let Ok((length, from)) = self.socket.recv_from(&mut buffer) {
+            if length == 1 {
+                return;
+            }
+            if let Some(reply) = self.answer(&buffer[..length], from) {
+                self.socket
+                    .send_to(&reply, from)
+                    .expect("loopback takes it");
+            }
+        }
+    }
+
+    fn answer(&self, payload: &[u8], from: SocketAddr) -> Option<[u8; 512]> {
+        let now = WallTime::from_millis(
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .ok()?
+                .as_millis() as u64,
+        );
+        let mut state = self.state.lock().ok()?;
+        let opened = self.open(payload, &state, now)?;
+        let request = opened
+            .request()
+            .expect("the client builds what the spec allows");
+        let proven = self.proven(&opened, &request, &state);
+        state.seen.push(Seen {
+            ts: request.ts.as_millis(),
+            kid: opened.kid(),
+            op: match &request.ask {
+                Ask::Open(_) => "open",
+                Ask::Enrol(_) => "enrol",
+                Ask::Close(_) => "close",
+                Ask::Roam(_) => "roam",
+            },
+            wanted: match &request.ask {
+                Ask::Open(open) => Some(open.wanted.clone()),
+                Ask::Enrol(_) | Ask::Close(_) | Ask::Roam(_) => None,
+            },
+            port: from.port(),
+            proven,
+        });
+        if state.lose > 0 {
+            state.lose -= 1;
+            return None;
+        }
+        if !proven {
+            return None;
+        }
+        self.reply(&opened, &request, &mut state, from, now)
+    }
+
+    fn open(&self, payload: &[u8], state: &State, now: WallTime) -> Option<OpenedKnock> {
+        let sealed = SealedKnock::parse(payload).ok()?;
+        for key in &state.keys {
+            let keys =
+                DerivedKeys::derive(key, GatewayId::of(&self.base.public()), self.credential);
+            for slot in Slot::window(now) {
+                if keys.tag(slot) != sealed.tag() {
+                    continue;
+                }
+                let Ok(verified) = sealed.unmask(&keys, slot) else {
+                    continue;
+                };
+                let knock_key = |kid| match kid {
+                    0 => Some(&self.base),
+                    3 => Some(&self.rotating),
+                    _ => None,
+                };
+                return verified.open(&keys, knock_key).ok();
+            }
+        }
+        None
+    }
+
+    fn proven(&self, opened: &OpenedKnock, request: &Request, state: &State) -> bool {
+        match &request.ask {
+            Ask::Enrol(enrol) => {
+                bool::from(opened.verify_proof(&enrol.q))
+                    && state.q.is_none_or(|q| q == enrol.q)
+                    && !state.active
+            }
+            Ask::Open(open) => {
+                let q = state.q.is_some_and(|q| bool::from(opened.verify_proof(&q)));
+                q && open.factor == SecondFactor::Totp(CODE)
+            }
+            Ask::Close(_) | Ask::Roam(_) => false,
+        }
+    }
+
+    fn reply(
+        &self,
+        opened: &OpenedKnock,
+        request: &Request,
+        state: &mut State,
+        from: SocketAddr,
+        now: WallTime,
+    ) -> Option<[u8; 512]> {
+        let outcome = match &request.ask {
+            Ask::Enrol(enrol) => {
+                state.q = Some(enrol.q);
+                let words =
+                    spa_proto::Fingerprint::of(self.credential, &enrol.q, &self.base.public());
+                state.words = Some(words.to_string());
+                let secret = TotpSecret::from_bytes(b"12345678901234567890").expect("20 bytes");
+                Outcome::Enrolled(Some(TotpOffer {
+                    digits: 6,
+                    period: 30,
+                    secret,
+                }))
+            }
+            Ask::Open(open) => {
+                state.active = true;
+                if state.manner == Manner::Silence && open.wanted != Wanted::ControlOnly {
+                    return None;
+                }
+                let verdicts = match &open.wanted {
+                    Wanted::Resources(ids) => ids.iter().map(|id| (*id, verdict(*id))).collect(),
+                    Wanted::All | Wanted::ControlOnly => Vec::new(),
+                };
+                Outcome::Refused {
+                    why: RefusedFor::Policy,
+                    verdicts,
+                    reason: Some("not before noon".to_owned()),
+                }
+            }
+            Ask::Close(_) | Ask::Roam(_) => return None,
+        };
+        state.time = now.as_millis().max(state.time + 1);
+        let payload = ReplyPayload {
+            gateway_time: WallTime::from_millis(state.time),
+            source: from,
+            prekey: Some(Prekey {
+                kid: 3.try_into().expect("not zero"),
+                key: self.rotating.public(),
+                not_after: now.saturating_add(Duration::from_secs(7 * 24 * 3600)),
+            }),
+            outcome,
+        };
+        let enrolled = matches!(payload.outcome, Outcome::Enrolled(_));
+        let encoded = payload.encode().expect("it fits");
+        let sealed = seal_reply(
+            &opened.reply_keys(),
+            [u8::try_from(state.seen.len()).ok()?; 32],
+            &encoded,
+        )
+        .ok()?;
+        if enrolled {
+            state.keys.push(sealed.secrets.k_cred);
+        }
+        Some(sealed.packet)
+    }
+}
+
+fn verdict(id: ResourceId) -> Verdict {
+    if id == ResourceId::of("late") {
+        Verdict::TimeWindow
+    } else {
+        Verdict::NotAllowed
+    }
+}
