@@ -25,9 +25,21 @@ pub(crate) enum Addition {
     Confirmed(CredentialId),
     CredentialEnabled(CredentialId),
     PersonEnabled(Name),
-    Resynced { credential: CredentialId, last_ts: WallTime, person: Name, last_step: u64 },
-    Totp { person: Name, secret: TotpSecret, digits: u8 },
-    Recovery { person: Name, hashes: Vec<[u8; 32]> },
+    Resynced {
+        credential: CredentialId,
+        last_ts: WallTime,
+        person: Name,
+        last_step: u64,
+    },
+    Totp {
+        person: Name,
+        secret: TotpSecret,
+        digits: u8,
+    },
+    Recovery {
+        person: Name,
+        hashes: Vec<[u8; 32]>,
+    },
     KnockKey(KnockKeyRow),
 }
 
@@ -37,8 +49,13 @@ const ALL_FAILURE_TOKENS: u32 = u32::MAX;
 impl Gateway {
     /// Records a change and adopts it when it is on disk.
     pub(crate) fn add(&mut self, change: Change, addition: Addition) -> EffectId {
-        let record = Record { changes: [change].into() };
-        self.outbox.put(EffectKind::Record(record), Waiter::Addition(Box::new(addition)))
+        let record = Record {
+            changes: [change].into(),
+        };
+        self.outbox.put(
+            EffectKind::Record(record),
+            Waiter::Addition(Box::new(addition)),
+        )
     }
 
     /// It is on disk: memory follows.
@@ -68,7 +85,12 @@ impl Gateway {
                 self.audit_device(id, AuditKind::DeviceEnabled, now);
             }
             Addition::PersonEnabled(name) => self.adopt_enabled_person(&name, now),
-            Addition::Resynced { credential, last_ts, person, last_step } => {
+            Addition::Resynced {
+                credential,
+                last_ts,
+                person,
+                last_step,
+            } => {
                 if let Some(person) = self.persons.get_mut(&person) {
                     person.last_step = last_step;
                 }
@@ -78,9 +100,18 @@ impl Gateway {
                 }
                 self.audit_device(credential, AuditKind::DeviceResynced, now);
             }
-            Addition::Totp { person, secret, digits } => {
+            Addition::Totp {
+                person,
+                secret,
+                digits,
+            } => {
                 if let Some(person) = self.persons.get_mut(&person) {
-                    person.totp = Some(Totp { secret, digits, period: TOTP_PERIOD, proven: false });
+                    person.totp = Some(Totp {
+                        secret,
+                        digits,
+                        period: TOTP_PERIOD,
+                        proven: false,
+                    });
                 }
                 self.audit_person(&person, AuditKind::TotpReplaced, now);
             }
@@ -109,7 +140,10 @@ impl Gateway {
 
     /// Gives every credential and open invite of somebody.
     pub(crate) fn credentials_of(&self, person: &Name) -> Vec<CredentialId> {
-        let theirs = self.credentials.iter().filter(|(_, credential)| credential.person == *person);
+        let theirs = self
+            .credentials
+            .iter()
+            .filter(|(_, credential)| credential.person == *person);
         theirs.map(|(id, _)| *id).collect()
     }
 

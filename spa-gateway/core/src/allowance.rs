@@ -45,7 +45,10 @@ impl Allowance {
             (Wanted::Resources(ids), Confirmation::Confirmed) => {
                 for id in ids {
                     let resource = allowed(policy, person, *id);
-                    verdicts.push((*id, resource.map_or(Verdict::NotAllowed, |_| Verdict::Granted)));
+                    verdicts.push((
+                        *id,
+                        resource.map_or(Verdict::NotAllowed, |_| Verdict::Granted),
+                    ));
                     granted.extend(resource);
                 }
             }
@@ -58,10 +61,19 @@ impl Allowance {
         let reason = (confirmation == Confirmation::Awaited).then_some(AWAITS_CONFIRMATION);
         if granted.is_empty() && !verdicts.is_empty() {
             let reason = reason.unwrap_or(NOTHING_ALLOWED);
-            return Err(Refused { why: RefusedFor::Policy, verdicts, reason });
+            return Err(Refused {
+                why: RefusedFor::Policy,
+                verdicts,
+                reason,
+            });
         }
-        let shortest = granted.iter().filter_map(|resource| policy.allows(person, resource)).min();
-        let length = shortest.unwrap_or_else(|| policy.default_length()).min(longest);
+        let shortest = granted
+            .iter()
+            .filter_map(|resource| policy.allows(person, resource))
+            .min();
+        let length = shortest
+            .unwrap_or_else(|| policy.default_length())
+            .min(longest);
         Ok(Self {
             resources: granted.into_iter().cloned().collect(),
             verdicts,
@@ -92,7 +104,9 @@ impl Allowance {
 }
 
 fn allowed<'p>(policy: &'p Policy, person: &Name, id: ResourceId) -> Option<&'p Name> {
-    policy.name_of(id).filter(|resource| policy.allows(person, resource).is_some())
+    policy
+        .name_of(id)
+        .filter(|resource| policy.allows(person, resource).is_some())
 }
 
 /// Gives the wanted length; 0 minutes is "what policy gives".

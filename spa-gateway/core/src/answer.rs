@@ -43,12 +43,24 @@ impl Gateway {
         entropy: &mut dyn Entropy,
     ) -> (Reply, ReplySecrets) {
         let arrival = knock.arrival();
-        let payload = ReplyPayload { gateway_time, source: arrival.source, prekey: self.prekey(now), outcome };
-        let payload = payload.encode().expect("16 verdicts and our own reasons always fit");
+        let payload = ReplyPayload {
+            gateway_time,
+            source: arrival.source,
+            prekey: self.prekey(now),
+            outcome,
+        };
+        let payload = payload
+            .encode()
+            .expect("16 verdicts and our own reasons always fit");
         let e_s = draw(entropy, Purpose::ReplyKey);
-        let SealedReply { packet, secrets } = seal_reply(&knock.opened().reply_keys(), *e_s, &payload)
-            .expect("opening the knock refused an E of small order");
-        let reply = Reply { bytes: Box::new(packet), from: arrival.destination, to: arrival.source };
+        let SealedReply { packet, secrets } =
+            seal_reply(&knock.opened().reply_keys(), *e_s, &payload)
+                .expect("opening the knock refused an E of small order");
+        let reply = Reply {
+            bytes: Box::new(packet),
+            from: arrival.destination,
+            to: arrival.source,
+        };
         (reply, secrets)
     }
 
@@ -61,20 +73,37 @@ impl Gateway {
         now: Now,
         entropy: &mut dyn Entropy,
     ) -> (Reply, ReplySecrets) {
-        let memory = self.credentials.get_mut(&knock.arrival().key.credential).map(|of| &mut of.memory);
+        let memory = self
+            .credentials
+            .get_mut(&knock.arrival().key.credential)
+            .map(|of| &mut of.memory);
         let gateway_time = memory.map_or(now.wall, |memory| memory.next_gateway_time(now));
         self.answer(knock, gateway_time, outcome, now, entropy)
     }
 
     fn prekey(&self, now: Now) -> Option<Prekey> {
         let newest = self.knock_keys.newest(now.wall)?;
-        Some(Prekey { kid: NonZeroU8::new(newest.kid)?, key: newest.public, not_after: newest.not_after })
+        Some(Prekey {
+            kid: NonZeroU8::new(newest.kid)?,
+            key: newest.public,
+            not_after: newest.not_after,
+        })
     }
 
     /// Says what a client needs to know of its session.
     pub(crate) fn tell(&self, id: SessionId, session: &Session, telling: Telling) -> Outcome {
-        let Telling { repeat, door, arrival, verdicts, reason } = telling;
-        let door_kind = if door.port.is_some() { DoorKind::AddressAndPort } else { DoorKind::Address };
+        let Telling {
+            repeat,
+            door,
+            arrival,
+            verdicts,
+            reason,
+        } = telling;
+        let door_kind = if door.port.is_some() {
+            DoorKind::AddressAndPort
+        } else {
+            DoorKind::Address
+        };
         Outcome::Session(Box::new(SessionReply {
             repeat,
             door: door_kind,
@@ -103,7 +132,10 @@ impl Gateway {
     }
 
     fn routes(&self, session: &Session) -> Vec<Route> {
-        let resources = session.resources.iter().filter_map(|name| self.policy.resource(name));
+        let resources = session
+            .resources
+            .iter()
+            .filter_map(|name| self.policy.resource(name));
         let mut routes: Vec<Route> = resources
             .filter_map(|resource| match resource.to {
                 Target::Network { address, prefix } => Route::new(address, prefix).ok(),

@@ -1,16 +1,18 @@
 //! What each change does to the durable state: the model that a store is tested against.
 
-use crate::change::Change;
-use crate::snapshot::{CredentialRow, KeyKind, KeyRow, PersonRow, Snapshot, TotpRow};
 use crate::addition::TOTP_PERIOD;
+use crate::change::Change;
 use crate::name::Name;
+use crate::snapshot::{CredentialRow, KeyKind, KeyRow, PersonRow, Snapshot, TotpRow};
 use spa_proto::{CredentialId, SessionId};
 
 impl Snapshot {
     /// Applies one change. A change about what is not there does nothing.
     pub fn apply(&mut self, change: Change) {
         match change {
-            Change::Answered { credential, ts } => self.credential(credential, |row| row.last_ts = ts),
+            Change::Answered { credential, ts } => {
+                self.credential(credential, |row| row.last_ts = ts)
+            }
             Change::CodeUsed { person, step } => self.person(&person, |row| {
                 row.last_step = step;
                 if let Some(totp) = &mut row.totp {
@@ -20,10 +22,16 @@ impl Snapshot {
             Change::RecoveryUsed { person, hash } => {
                 self.person(&person, |row| row.recovery.retain(|kept| *kept != hash));
             }
-            Change::FailuresCounted { credential, in_a_row } => {
+            Change::FailuresCounted {
+                credential,
+                in_a_row,
+            } => {
                 self.credential(credential, |row| row.failures = in_a_row);
             }
-            Change::CredentialStanding { credential, standing } => self.credential(credential, |row| {
+            Change::CredentialStanding {
+                credential,
+                standing,
+            } => self.credential(credential, |row| {
                 row.standing = standing;
                 if standing == crate::Standing::Enabled {
                     row.failures = 0;
@@ -31,7 +39,11 @@ impl Snapshot {
             }),
             Change::SessionOpened(row) => self.sessions.push(row),
             Change::SessionRekeyed { session, key } => self.session(session, |row| row.key = key),
-            Change::SessionReduced { session, resources, not_after } => self.session(session, |row| {
+            Change::SessionReduced {
+                session,
+                resources,
+                not_after,
+            } => self.session(session, |row| {
                 row.resources = resources;
                 row.not_after = not_after;
             }),
@@ -40,35 +52,70 @@ impl Snapshot {
                 self.resting.push(resting);
             }
             Change::InviteMade(row) => self.credentials.push(row),
-            Change::CandidateAdded { credential, number, key, proof, label, enrolled } => {
+            Change::CandidateAdded {
+                credential,
+                number,
+                key,
+                proof,
+                label,
+                enrolled,
+            } => {
                 self.credential(credential, |row| {
-                    row.keys.push(KeyRow { number, kind: KeyKind::Candidate, key });
+                    row.keys.push(KeyRow {
+                        number,
+                        kind: KeyKind::Candidate,
+                        key,
+                    });
                     row.proof = Some(proof);
                     row.label = label;
                     row.enrolled = Some(enrolled);
                 });
             }
-            Change::CredentialActivated { credential, number } => self.credential(credential, |row| {
-                row.keys.retain(|key| key.number == number);
-                row.keys.iter_mut().for_each(|key| key.kind = KeyKind::Live);
-                row.invite_until = None;
-            }),
-            Change::CredentialConfirmed { credential } => self.credential(credential, |row| row.confirmed = true),
-            Change::CredentialErased { credential } => self.credentials.retain(|row| row.id != credential),
-            Change::Resynced { credential, last_ts, person, last_step } => {
+            Change::CredentialActivated { credential, number } => {
+                self.credential(credential, |row| {
+                    row.keys.retain(|key| key.number == number);
+                    row.keys.iter_mut().for_each(|key| key.kind = KeyKind::Live);
+                    row.invite_until = None;
+                })
+            }
+            Change::CredentialConfirmed { credential } => {
+                self.credential(credential, |row| row.confirmed = true)
+            }
+            Change::CredentialErased { credential } => {
+                self.credentials.retain(|row| row.id != credential)
+            }
+            Change::Resynced {
+                credential,
+                last_ts,
+                person,
+                last_step,
+            } => {
                 self.credential(credential, |row| row.last_ts = last_ts);
                 self.person(&person, |row| row.last_step = last_step);
             }
             Change::PersonAdded(row) => self.persons.push(row),
-            Change::PersonStanding { person, standing } => self.person(&person, |row| row.standing = standing),
+            Change::PersonStanding { person, standing } => {
+                self.person(&person, |row| row.standing = standing)
+            }
             Change::PersonErased { person } => {
                 self.persons.retain(|row| row.name != person);
                 self.credentials.retain(|row| row.person != person);
             }
-            Change::TotpReplaced { person, secret, digits } => self.person(&person, |row| {
-                row.totp = Some(TotpRow { secret, digits, period: TOTP_PERIOD, proven: false });
+            Change::TotpReplaced {
+                person,
+                secret,
+                digits,
+            } => self.person(&person, |row| {
+                row.totp = Some(TotpRow {
+                    secret,
+                    digits,
+                    period: TOTP_PERIOD,
+                    proven: false,
+                });
             }),
-            Change::RecoveryReplaced { person, hashes } => self.person(&person, |row| row.recovery = hashes),
+            Change::RecoveryReplaced { person, hashes } => {
+                self.person(&person, |row| row.recovery = hashes)
+            }
             Change::KnockKeyMade(row) => self.knock_keys.push(row),
             Change::KnockKeyErased { kid } => self.knock_keys.retain(|row| row.kid != kid),
             Change::FloorRaised { floor } => self.floor = floor,
@@ -76,14 +123,23 @@ impl Snapshot {
     }
 
     fn credential(&mut self, id: CredentialId, change: impl FnOnce(&mut CredentialRow)) {
-        self.credentials.iter_mut().find(|row| row.id == id).map(change);
+        self.credentials
+            .iter_mut()
+            .find(|row| row.id == id)
+            .map(change);
     }
 
     fn person(&mut self, name: &Name, change: impl FnOnce(&mut PersonRow)) {
-        self.persons.iter_mut().find(|row| row.name == *name).map(change);
+        self.persons
+            .iter_mut()
+            .find(|row| row.name == *name)
+            .map(change);
     }
 
     fn session(&mut self, id: SessionId, change: impl FnOnce(&mut crate::SessionRow)) {
-        self.sessions.iter_mut().find(|row| row.id == id).map(change);
+        self.sessions
+            .iter_mut()
+            .find(|row| row.id == id)
+            .map(change);
     }
 }

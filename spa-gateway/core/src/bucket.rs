@@ -12,9 +12,15 @@ pub(crate) struct Rate {
 }
 
 /// Packets of one credential (SPEC §8 step 4): 6 at once, one more every 2 s.
-pub(crate) const MESSAGES: Rate = Rate { burst: 6, every_ms: 2_000 };
+pub(crate) const MESSAGES: Rate = Rate {
+    burst: 6,
+    every_ms: 2_000,
+};
 /// Failed transactions of one credential (SPEC §8 step 9): 5 at once, one more every 10 min.
-pub(crate) const FAILURES: Rate = Rate { burst: 5, every_ms: 600_000 };
+pub(crate) const FAILURES: Rate = Rate {
+    burst: 5,
+    every_ms: 600_000,
+};
 
 /// A bucket that fills with time.
 #[derive(Debug)]
@@ -33,7 +39,11 @@ impl Bucket {
     /// Makes a bucket with some tokens in it.
     pub(crate) fn holding(rate: &'static Rate, tokens: u32, now: Moment) -> Self {
         let level_ms = tokens.min(rate.burst).saturating_mul(rate.every_ms);
-        Self { rate, level_ms, at: now }
+        Self {
+            rate,
+            level_ms,
+            at: now,
+        }
     }
 
     /// Makes a full bucket.
@@ -48,7 +58,10 @@ impl Bucket {
 
     /// Takes a token.
     pub(crate) fn take(&mut self, now: Moment) -> Result<(), Empty> {
-        let left = self.level(now).checked_sub(self.rate.every_ms).ok_or(Empty)?;
+        let left = self
+            .level(now)
+            .checked_sub(self.rate.every_ms)
+            .ok_or(Empty)?;
         self.level_ms = left;
         self.at = self.at.max(now);
         Ok(())

@@ -42,7 +42,10 @@ impl Gateway {
 
     /// Hears which addresses are our own: no knock comes from them.
     pub fn handle_addresses(&mut self, addresses: Vec<IpAddr>) {
-        self.own_addresses = addresses.into_iter().map(|address| address.to_canonical()).collect();
+        self.own_addresses = addresses
+            .into_iter()
+            .map(|address| address.to_canonical())
+            .collect();
     }
 
     /// The process is about to stop: saves the floor.
@@ -64,7 +67,12 @@ impl Gateway {
         if !self.tags.lags(window) {
             return;
         }
-        let Self { tags, credentials, persons, .. } = self;
+        let Self {
+            tags,
+            credentials,
+            persons,
+            ..
+        } = self;
         let usable = credentials.iter().filter(|(_, credential)| {
             let person = persons.get(&credential.person);
             person.is_some_and(|person| credential.is_honoured(person))
@@ -77,7 +85,8 @@ impl Gateway {
     pub(crate) fn minute(&mut self, now: Now, entropy: &mut dyn Entropy) {
         let into = now.wall.as_millis() % MINUTE_MS;
         let left = (MINUTE_MS + SLOTS_MOVE_AT_MS - into - 1) % MINUTE_MS + 1;
-        self.agenda.set(Timer::Minute, now.mono.after(Duration::from_millis(left)));
+        self.agenda
+            .set(Timer::Minute, now.mono.after(Duration::from_millis(left)));
         self.end_overdue(now);
         self.forget_answers(now);
         if self.is_clock_believed(now) {
@@ -92,12 +101,16 @@ impl Gateway {
     fn raise_floor(&mut self, now: Now) {
         self.clock.floor = now.wall;
         let changes = [Change::FloorRaised { floor: now.wall }].into();
-        self.outbox.put(EffectKind::Record(Record { changes }), Waiter::Nobody);
+        self.outbox
+            .put(EffectKind::Record(Record { changes }), Waiter::Nobody);
     }
 
     /// Ends the sessions whose end has come on the calendar, which may have jumped.
     fn end_overdue(&mut self, now: Now) {
-        let over = self.sessions.iter().filter(|(_, session)| session.is_over(now));
+        let over = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.is_over(now));
         for id in over.map(|(id, _)| id).collect::<Vec<_>>() {
             self.end_session(id, EndReason::Expired, now);
         }
@@ -108,7 +121,11 @@ impl Gateway {
         for credential in self.credentials.values_mut() {
             let memory = &mut credential.memory;
             let stale = |first| now.mono.since(first) > REPEAT_WITHIN;
-            if memory.answered.as_ref().is_some_and(|answered| stale(answered.first)) {
+            if memory
+                .answered
+                .as_ref()
+                .is_some_and(|answered| stale(answered.first))
+            {
                 memory.answered = None;
             }
         }
@@ -116,11 +133,15 @@ impl Gateway {
 
     fn void_old_invites(&mut self, now: Now) {
         let old = self.credentials.iter().filter(|(_, credential)| {
-            credential.memory.under_way == 0 && credential.invite_until.is_some_and(|until| now.wall >= until)
+            credential.memory.under_way == 0
+                && credential
+                    .invite_until
+                    .is_some_and(|until| now.wall >= until)
         });
         for id in old.map(|(id, _)| *id).collect::<Vec<CredentialId>>() {
             let changes = [Change::CredentialErased { credential: id }].into();
-            self.outbox.put(EffectKind::Record(Record { changes }), Waiter::Nobody);
+            self.outbox
+                .put(EffectKind::Record(Record { changes }), Waiter::Nobody);
             self.void_invite(id, "not completed in time", now);
         }
     }
@@ -129,10 +150,14 @@ impl Gateway {
     fn rotate_knock_keys(&mut self, now: Now, entropy: &mut dyn Entropy) {
         for kid in self.knock_keys.erase_past(now.wall) {
             let changes = [Change::KnockKeyErased { kid }].into();
-            self.outbox.put(EffectKind::Record(Record { changes }), Waiter::Nobody);
+            self.outbox
+                .put(EffectKind::Record(Record { changes }), Waiter::Nobody);
             self.put_audit(AuditRecord::new(now.wall, AuditKind::KnockKeyErased));
         }
-        let under_way = self.outbox.additions().any(|addition| matches!(addition, Addition::KnockKey(_)));
+        let under_way = self
+            .outbox
+            .additions()
+            .any(|addition| matches!(addition, Addition::KnockKey(_)));
         let Some(kid) = self.knock_keys.due(now.wall).filter(|_| !under_way) else {
             return;
         };

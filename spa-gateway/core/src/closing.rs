@@ -103,7 +103,11 @@ impl Gateway {
     /// Ends a session: the store learns it and the world is closed, side by side; each is tried
     /// until it is confirmed.
     pub(crate) fn end_session(&mut self, id: SessionId, reason: EndReason, now: Now) {
-        let Some(session) = self.sessions.of(id).filter(|session| session.phase != Phase::Ending) else {
+        let Some(session) = self
+            .sessions
+            .of(id)
+            .filter(|session| session.phase != Phase::Ending)
+        else {
             return;
         };
         let resting = resting(session.addresses.v4, session.addresses.v6, now);
@@ -113,7 +117,11 @@ impl Gateway {
 
     /// Ends a session that the store already knows to be over.
     pub(crate) fn end_recorded_session(&mut self, id: SessionId, reason: EndReason, now: Now) {
-        let Some(session) = self.sessions.of_mut(id).filter(|session| session.phase != Phase::Ending) else {
+        let Some(session) = self
+            .sessions
+            .of_mut(id)
+            .filter(|session| session.phase != Phase::Ending)
+        else {
             return;
         };
         session.phase = Phase::Ending;
@@ -133,7 +141,15 @@ impl Gateway {
         for timer in [Timer::End(id), Timer::Door(id), Timer::Observe(id)] {
             self.agenda.cancel(timer);
         }
-        self.start_closing(steps, Some(End { session: id, reason, began: now.mono }), now);
+        self.start_closing(
+            steps,
+            Some(End {
+                session: id,
+                reason,
+                began: now.mono,
+            }),
+            now,
+        );
     }
 
     /// Closes one door of a session, unless somebody else needs it.
@@ -200,11 +216,14 @@ impl Gateway {
 
     fn closing_effect(&self, step: CloseStep, now: Now) -> EffectKind {
         match step {
-            CloseStep::Record(session, resting) => {
-                EffectKind::Record(Record { changes: Vec::from([Change::SessionEnded { session, resting }]) })
-            }
+            CloseStep::Record(session, resting) => EffectKind::Record(Record {
+                changes: Vec::from([Change::SessionEnded { session, resting }]),
+            }),
             CloseStep::Door(door) => {
-                let needed = self.doors.needed_until(door).map(|until| until.since(now.mono));
+                let needed = self
+                    .doors
+                    .needed_until(door)
+                    .map(|until| until.since(now.mono));
                 EffectKind::Order(match needed.and_then(Ttl::from_duration) {
                     Some(ttl) => Order::Door { door, ttl },
                     None => Order::CloseDoor { door },
@@ -250,5 +269,9 @@ pub(crate) fn resting(
     tunnel6: Option<core::net::Ipv6Addr>,
     now: Now,
 ) -> RestingRow {
-    RestingRow { tunnel4, tunnel6, until: now.wall.saturating_add(REST) }
+    RestingRow {
+        tunnel4,
+        tunnel6,
+        until: now.wall.saturating_add(REST),
+    }
 }

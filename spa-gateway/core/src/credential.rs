@@ -5,8 +5,8 @@ use alloc::string::String;
 use core::time::Duration;
 
 use spa_proto::{
-    CredentialId, DerivedKeys, Ext, FRESHNESS, GatewayId, Info, ProofPublic, RefusedFor, ResourceId, SessionId,
-    SessionKey, Verdict, WallTime,
+    CredentialId, DerivedKeys, Ext, FRESHNESS, GatewayId, Info, ProofPublic, RefusedFor,
+    ResourceId, SessionId, SessionKey, Verdict, WallTime,
 };
 
 use crate::bucket::{Bucket, FAILURES, MESSAGES};
@@ -84,10 +84,17 @@ pub(crate) struct Answered {
 /// How it was answered, as far as a repeat needs it.
 #[derive(Debug)]
 pub(crate) enum AnsweredWith {
-    Opened { session: SessionId, verdicts: Verdicts },
-    Roamed { session: SessionId },
+    Opened {
+        session: SessionId,
+        verdicts: Verdicts,
+    },
+    Roamed {
+        session: SessionId,
+    },
     /// The key outlives the session for as long as its CLOSE may be repeated.
-    Closed { key: SessionKey },
+    Closed {
+        key: SessionKey,
+    },
     Enrolled,
     Refused(Refused),
 }
@@ -105,15 +112,30 @@ pub(crate) struct Refused {
 
 impl Credential {
     /// Takes a credential of the store. `failure_tokens`: one after a restart, all for a new one.
-    pub(crate) fn restore(row: CredentialRow, gateway: GatewayId, failure_tokens: u32, now: Moment) -> Self {
+    pub(crate) fn restore(
+        row: CredentialRow,
+        gateway: GatewayId,
+        failure_tokens: u32,
+        now: Moment,
+    ) -> Self {
         let derive = |row: crate::snapshot::KeyRow, id| {
-            (row.number, Key { kind: row.kind, derived: DerivedKeys::derive(&row.key, gateway, id) })
+            (
+                row.number,
+                Key {
+                    kind: row.kind,
+                    derived: DerivedKeys::derive(&row.key, gateway, id),
+                },
+            )
         };
         Self {
             person: row.person,
             label: row.label,
             proof: row.proof,
-            keys: row.keys.into_iter().map(|key| derive(key, row.id)).collect(),
+            keys: row
+                .keys
+                .into_iter()
+                .map(|key| derive(key, row.id))
+                .collect(),
             standing: row.standing,
             expires: row.expires,
             confirmed: row.confirmed,
@@ -140,12 +162,18 @@ impl Credential {
 
     /// Says whether it, or the invite it still is, has expired.
     pub(crate) fn has_expired(&self, now: WallTime) -> bool {
-        self.expires.into_iter().chain(self.invite_until).any(|until| now >= until)
+        self.expires
+            .into_iter()
+            .chain(self.invite_until)
+            .any(|until| now >= until)
     }
 
     /// Counts the candidate keys.
     pub(crate) fn candidates(&self) -> usize {
-        self.keys.values().filter(|key| key.kind == KeyKind::Candidate).count()
+        self.keys
+            .values()
+            .filter(|key| key.kind == KeyKind::Candidate)
+            .count()
     }
 
     /// Says whether a device holds it: its first OPEN has passed.
@@ -157,7 +185,9 @@ impl Credential {
 impl Memory {
     /// Says whether a transaction failed a factor within the last 2 F.
     pub(crate) fn has_failed(&self, ts: WallTime, now: Moment) -> bool {
-        self.failed.iter().any(|(failed, at)| *failed == ts && now.since(*at) <= FAILED_FOR)
+        self.failed
+            .iter()
+            .any(|(failed, at)| *failed == ts && now.since(*at) <= FAILED_FOR)
     }
 
     /// Remembers that a transaction failed a factor.
@@ -184,7 +214,9 @@ impl Memory {
         let Some(answered) = &mut self.answered else {
             return now.wall;
         };
-        let next = answered.gateway_time.saturating_add(Duration::from_millis(1));
+        let next = answered
+            .gateway_time
+            .saturating_add(Duration::from_millis(1));
         answered.gateway_time = now.wall.max(next);
         answered.gateway_time
     }

@@ -45,11 +45,20 @@ mod tests {
 
     #[test]
     fn a_shared_door_is_needed_until_its_last_holder_lets_go() {
-        let door = Door { source: IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7)), port: None };
+        let door = Door {
+            source: IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7)),
+            port: None,
+        };
         let [first, second] = [1, 2].map(|byte| SessionId::from_bytes([byte; 8]));
         let mut book = DoorBook::default();
-        assert_eq!(book.hold(door, first, Moment::from_millis(10)), Moment::from_millis(10));
-        assert_eq!(book.hold(door, second, Moment::from_millis(5)), Moment::from_millis(10));
+        assert_eq!(
+            book.hold(door, first, Moment::from_millis(10)),
+            Moment::from_millis(10)
+        );
+        assert_eq!(
+            book.hold(door, second, Moment::from_millis(5)),
+            Moment::from_millis(10)
+        );
         book.release(door, first);
         assert_eq!(book.needed_until(door), Some(Moment::from_millis(5)));
         book.release(door, second);

@@ -9,6 +9,7 @@ use spa_proto::{Ask, CredentialId, DerivedKeys, Outcome, TotpOffer};
 
 use crate::audit::{AuditKind, AuditRecord};
 use crate::change::{Change, Record};
+use crate::closing::EndReason;
 use crate::credential::AnsweredWith;
 use crate::entropy::Entropy;
 use crate::factors::ProvenKnock;
@@ -20,7 +21,6 @@ use crate::plan::{OnFailure, Operation, Step};
 use crate::refusal::Refusal;
 use crate::snapshot::Standing;
 use crate::tags::KeyRef;
-use crate::closing::EndReason;
 use crate::time::Now;
 
 impl Gateway {
@@ -43,7 +43,10 @@ impl Gateway {
         let outcome = Outcome::Enrolled(self.totp_offer(id));
         let (reply, secrets) = self.answer_again(knock.fresh(), outcome, now, entropy);
         let label = self.label_for(id, &ask.label);
-        let credential = self.credentials.get_mut(&id).ok_or(Refusal::CredentialDisabled)?;
+        let credential = self
+            .credentials
+            .get_mut(&id)
+            .ok_or(Refusal::CredentialDisabled)?;
         let enrolled = *credential.enrolled.get_or_insert(now.wall);
         credential.proof = Some(ask.q);
         credential.label.clone_from(&label);
@@ -58,19 +61,35 @@ impl Gateway {
             label,
             enrolled,
         });
-        let key = KeyRef { credential: id, number };
+        let key = KeyRef {
+            credential: id,
+            number,
+        };
         let mut audit = self.audit_of(id, AuditKind::DeviceEnrolled, now);
         audit.source = Some(knock.fresh().arrival().source);
-        let mut steps =
-            VecDeque::from([Step::Record(Record { changes }), Step::AddCandidate(key, alloc::boxed::Box::new(derived))]);
+        let mut steps = VecDeque::from([
+            Step::Record(Record { changes }),
+            Step::AddCandidate(key, alloc::boxed::Box::new(derived)),
+        ]);
         match occasion {
             Occasion::New => {
-                steps.push_back(Step::Remember(answered(knock.fresh(), now, AnsweredWith::Enrolled)));
+                steps.push_back(Step::Remember(answered(
+                    knock.fresh(),
+                    now,
+                    AnsweredWith::Enrolled,
+                )));
             }
             Occasion::Repeat => self.note_repeat(id),
         }
         steps.extend([Step::Reply(reply), Step::Audit(audit)]);
-        self.begin(Operation { credential: id, on_failure: OnFailure::Leave, steps }, now);
+        self.begin(
+            Operation {
+                credential: id,
+                on_failure: OnFailure::Leave,
+                steps,
+            },
+            now,
+        );
         Ok(())
     }
 
@@ -78,19 +97,29 @@ impl Gateway {
     fn totp_offer(&self, id: CredentialId) -> Option<TotpOffer> {
         let person = self.persons.get(&self.credentials.get(&id)?.person)?;
         let totp = person.totp.as_ref().filter(|totp| !totp.proven)?;
-        Some(TotpOffer { digits: totp.digits, period: totp.period, secret: totp.secret.duplicate() })
+        Some(TotpOffer {
+            digits: totp.digits,
+            period: totp.period,
+            secret: totp.secret.duplicate(),
+        })
     }
 
     fn note_repeat(&mut self, id: CredentialId) {
         let credential = self.credentials.get_mut(&id);
-        if let Some(answered) = credential.and_then(|credential| credential.memory.answered.as_mut()) {
+        if let Some(answered) =
+            credential.and_then(|credential| credential.memory.answered.as_mut())
+        {
             answered.repeats = answered.repeats.saturating_add(1);
         }
     }
 
     /// Makes a label safe to print and unique among the devices of its person.
     fn label_for(&self, id: CredentialId, wanted: &str) -> String {
-        let Some(person) = self.credentials.get(&id).map(|credential| &credential.person) else {
+        let Some(person) = self
+            .credentials
+            .get(&id)
+            .map(|credential| &credential.person)
+        else {
             return String::new();
         };
         let label = printable(wanted);
@@ -112,7 +141,10 @@ impl Gateway {
     /// Erases an invite from memory; its change is the caller's.
     pub(crate) fn void_invite(&mut self, id: CredentialId, reason: &'static str, now: Now) {
         let audit = self.audit_of(id, AuditKind::InviteVoided, now);
-        self.put_audit(AuditRecord { reason: Some(reason), ..audit });
+        self.put_audit(AuditRecord {
+            reason: Some(reason),
+            ..audit
+        });
         self.unlist_tags(id);
         self.credentials.remove(&id);
     }
@@ -128,7 +160,10 @@ impl Gateway {
 
     /// Ends every session of a credential, the one that is being opened included.
     pub(crate) fn end_sessions_of(&mut self, id: CredentialId, reason: EndReason, now: Now) {
-        let sessions = self.sessions.iter().filter(|(_, session)| session.credential == id);
+        let sessions = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.credential == id);
         for session in sessions.map(|(session, _)| session).collect::<Vec<_>>() {
             self.end_session(session, reason, now);
         }
@@ -137,7 +172,13 @@ impl Gateway {
 
 /// Keeps letters, digits and `. _ -` of any script; all else becomes `-`, since labels are printed and typed.
 fn printable(label: &str) -> String {
-    let kept = |c: char| if c.is_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };
+    let kept = |c: char| {
+        if c.is_alphanumeric() || matches!(c, '.' | '_' | '-') {
+            c
+        } else {
+            '-'
+        }
+    };
     label.chars().map(kept).collect()
 }
 

@@ -56,7 +56,10 @@ impl ProvenKnock {
                 (proof, (Choice::from(1), Spend::Nothing))
             }
             // The invite is the second factor (SPEC §4).
-            Ask::Enrol(enrol) => (opened.verify_proof(&enrol.q), (Choice::from(1), Spend::Nothing)),
+            Ask::Enrol(enrol) => (
+                opened.verify_proof(&enrol.q),
+                (Choice::from(1), Spend::Nothing),
+            ),
         };
         if !bool::from(proof & factor) {
             let refusal = match (bool::from(proof), bool::from(factor)) {
@@ -81,7 +84,12 @@ impl ProvenKnock {
 
 impl Failure {
     const fn of(knock: &FreshKnock, refusal: Refusal) -> Self {
-        Self { arrival: knock.arrival(), ts: knock.request().ts, occasion: knock.occasion(), refusal }
+        Self {
+            arrival: knock.arrival(),
+            ts: knock.request().ts,
+            occasion: knock.occasion(),
+            refusal,
+        }
     }
 }
 
@@ -92,10 +100,13 @@ fn verify(opened: &OpenedKnock, q: Option<&ProofPublic>) -> Choice {
 /// Gives the key of the credential's session, or of the one whose CLOSE may be repeated.
 fn session_key<'a>(credential: &'a Credential, sessions: &'a Sessions) -> Option<&'a SessionKey> {
     let live = credential.session.and_then(|session| sessions.of(session));
-    live.map(|session| &session.key).or_else(|| match &credential.memory.answered.as_ref()?.outcome {
-        AnsweredWith::Closed { key, .. } => Some(key),
-        AnsweredWith::Opened { .. } | AnsweredWith::Roamed { .. } | AnsweredWith::Enrolled | AnsweredWith::Refused(_) => {
-            None
+    live.map(|session| &session.key).or_else(|| {
+        match &credential.memory.answered.as_ref()?.outcome {
+            AnsweredWith::Closed { key, .. } => Some(key),
+            AnsweredWith::Opened { .. }
+            | AnsweredWith::Roamed { .. }
+            | AnsweredWith::Enrolled
+            | AnsweredWith::Refused(_) => None,
         }
     })
 }
@@ -111,7 +122,10 @@ fn may_enrol(fresh: &FreshKnock, credential: &Credential, now: Now) -> Result<()
     if credential.candidates() >= MAX_CANDIDATES {
         return Err(Refusal::TooManyCandidates);
     }
-    if credential.enrolled.is_some_and(|first| now.wall.since(first) > ENROL_WITHIN) {
+    if credential
+        .enrolled
+        .is_some_and(|first| now.wall.since(first) > ENROL_WITHIN)
+    {
         return Err(Refusal::EnrolmentOver);
     }
     Ok(())

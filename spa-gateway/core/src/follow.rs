@@ -48,8 +48,11 @@ impl Gateway {
         };
         let marks = self.mark(knock, now);
         let remember = answered(knock.fresh(), now, AnsweredWith::Roamed { session });
-        let mut steps = VecDeque::from([Step::Record(Record { changes: marks.changes })]);
-        let Moving { door, reply } = self.moving(knock.fresh(), session, Repeat::First, now, entropy)?;
+        let mut steps = VecDeque::from([Step::Record(Record {
+            changes: marks.changes,
+        })]);
+        let Moving { door, reply } =
+            self.moving(knock.fresh(), session, Repeat::First, now, entropy)?;
         steps.extend(door);
         steps.push_back(Step::Remember(remember));
         steps.extend(reply);
@@ -69,7 +72,12 @@ impl Gateway {
         };
         let mut changes = self.mark(knock, now).changes;
         changes.extend(self.end_of(id, now));
-        let key = self.sessions.of(id).ok_or(Refusal::NoSession)?.key.duplicate();
+        let key = self
+            .sessions
+            .of(id)
+            .ok_or(Refusal::NoSession)?
+            .key
+            .duplicate();
         let outcome = closed(Repeat::First);
         let (reply, _) = self.answer(knock.fresh(), now.wall, outcome, now, entropy);
         let remember = answered(knock.fresh(), now, AnsweredWith::Closed { key });
@@ -95,7 +103,8 @@ impl Gateway {
         match again {
             Again::Open(session, verdicts) => self.reopen(knock, session, verdicts, now, entropy),
             Again::Roam(session) => {
-                let Moving { door, reply } = self.moving(knock, session, Repeat::Again, now, entropy)?;
+                let Moving { door, reply } =
+                    self.moving(knock, session, Repeat::Again, now, entropy)?;
                 let steps = door.into_iter().chain(reply).collect();
                 self.begin(operation(knock, OnFailure::Leave, steps), now);
                 Ok(())
@@ -128,10 +137,19 @@ impl Gateway {
         let arrival = knock.arrival();
         self.sessions.of_mut(id).ok_or(Refusal::NoSession)?.source = arrival.source;
         let session = self.sessions.of(id).ok_or(Refusal::NoSession)?;
-        let telling = Telling { repeat: Repeat::Again, door, arrival, verdicts, reason: None };
+        let telling = Telling {
+            repeat: Repeat::Again,
+            door,
+            arrival,
+            verdicts,
+            reason: None,
+        };
         let outcome = self.tell(id, session, telling);
         let (reply, secrets) = self.answer_again(knock, outcome, now, entropy);
-        let mut changes = Vec::from([Change::SessionRekeyed { session: id, key: secrets.k_sess.duplicate() }]);
+        let mut changes = Vec::from([Change::SessionRekeyed {
+            session: id,
+            key: secrets.k_sess.duplicate(),
+        }]);
         changes.extend(self.end_failures(arrival.key.credential));
         let mut audit = self.audit_of(arrival.key.credential, AuditKind::SessionRepeated, now);
         audit.session = Some(id);
@@ -162,7 +180,13 @@ impl Gateway {
         let arrival = knock.arrival();
         self.sessions.of_mut(id).ok_or(Refusal::NoSession)?.source = arrival.source;
         let session = self.sessions.of(id).ok_or(Refusal::NoSession)?;
-        let telling = Telling { repeat, door, arrival, verdicts: Verdicts::new(), reason: None };
+        let telling = Telling {
+            repeat,
+            door,
+            arrival,
+            verdicts: Verdicts::new(),
+            reason: None,
+        };
         let outcome = self.tell(id, session, telling);
         let (reply, _) = self.answer_again(knock, outcome, now, entropy);
         let mut audit = self.audit_of(arrival.key.credential, AuditKind::SessionRoamed, now);
@@ -174,13 +198,23 @@ impl Gateway {
         })
     }
 
-    fn reply_again(&mut self, knock: &FreshKnock, outcome: Outcome, now: Now, entropy: &mut dyn Entropy) {
+    fn reply_again(
+        &mut self,
+        knock: &FreshKnock,
+        outcome: Outcome,
+        now: Now,
+        entropy: &mut dyn Entropy,
+    ) {
         let credential = knock.arrival().key.credential;
         let (reply, _) = self.answer_again(knock, outcome, now, entropy);
         let mut steps = VecDeque::new();
         if let Ask::Open(_) = knock.request().ask {
             let ended = self.end_failures(credential);
-            steps.extend(ended.map(|change| Step::Record(Record { changes: [change].into() })));
+            steps.extend(ended.map(|change| {
+                Step::Record(Record {
+                    changes: [change].into(),
+                })
+            }));
         }
         steps.push_back(Step::Reply(reply));
         self.begin(operation(knock, OnFailure::Leave, steps), now);
@@ -189,7 +223,8 @@ impl Gateway {
     /// Takes note of one more answer of a transaction; gives what the first one came to.
     fn take_again(&mut self, knock: &FreshKnock) -> Again {
         let credential = self.credentials.get_mut(&knock.arrival().key.credential);
-        let Some(answered) = credential.and_then(|credential| credential.memory.answered.as_mut()) else {
+        let Some(answered) = credential.and_then(|credential| credential.memory.answered.as_mut())
+        else {
             return Again::Nothing;
         };
         answered.repeats = answered.repeats.saturating_add(1);
@@ -204,9 +239,17 @@ impl Gateway {
 }
 
 fn closed(repeat: Repeat) -> Outcome {
-    Outcome::Closed { repeat, verdicts: Vec::new(), reason: None }
+    Outcome::Closed {
+        repeat,
+        verdicts: Vec::new(),
+        reason: None,
+    }
 }
 
 fn operation(knock: &FreshKnock, on_failure: OnFailure, steps: VecDeque<Step>) -> Operation {
-    Operation { credential: knock.arrival().key.credential, on_failure, steps }
+    Operation {
+        credential: knock.arrival().key.credential,
+        on_failure,
+        steps,
+    }
 }

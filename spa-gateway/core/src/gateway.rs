@@ -115,7 +115,10 @@ impl Gateway {
             policy,
             id: GatewayId::of(&knock_keys.identity()),
             own_addresses: BTreeSet::new(),
-            clock: Clock { trust: ClockTrust::Untrusted, floor: snapshot.floor },
+            clock: Clock {
+                trust: ClockTrust::Untrusted,
+                floor: snapshot.floor,
+            },
             knock_keys,
             persons: BTreeMap::new(),
             credentials: BTreeMap::new(),
@@ -163,7 +166,12 @@ impl Gateway {
         self.persons.insert(row.name.clone(), Person::restore(row));
     }
 
-    pub(crate) fn restore_credential(&mut self, row: CredentialRow, failure_tokens: u32, now: Moment) {
+    pub(crate) fn restore_credential(
+        &mut self,
+        row: CredentialRow,
+        failure_tokens: u32,
+        now: Moment,
+    ) {
         let id = row.id;
         let credential = Credential::restore(row, self.id, failure_tokens, now);
         self.credentials.insert(id, credential);
@@ -188,13 +196,22 @@ impl Gateway {
             addresses: match self.pool.retake(row.tunnel4, row.tunnel6) {
                 Some(addresses) => addresses,
                 // The pool was changed: the session cannot go on.
-                None => return self.record_end(row.id, resting_row(&row.tunnel4, &row.tunnel6, now), now),
+                None => {
+                    return self.record_end(
+                        row.id,
+                        resting_row(&row.tunnel4, &row.tunnel6, now),
+                        now,
+                    );
+                }
             },
         };
-        let honoured = self.honoured(row.credential).is_some_and(|credential| !credential.has_expired(now.wall));
+        let honoured = self
+            .honoured(row.credential)
+            .is_some_and(|credential| !credential.has_expired(now.wall));
         if !honoured || session.is_over(now) {
             let resting = resting_row(&session.addresses.v4, &session.addresses.v6, now);
-            self.pool.give_back(session.addresses, now.mono.after(crate::pool::REST));
+            self.pool
+                .give_back(session.addresses, now.mono.after(crate::pool::REST));
             return self.record_end(row.id, resting, now);
         }
         self.agenda.set(Timer::End(row.id), session.deadline);
@@ -253,7 +270,15 @@ pub(crate) fn key_refs(
     id: CredentialId,
     credential: &Credential,
 ) -> impl Iterator<Item = (KeyRef, &Key)> {
-    credential.keys.iter().map(move |(number, key)| (KeyRef { credential: id, number: *number }, key))
+    credential.keys.iter().map(move |(number, key)| {
+        (
+            KeyRef {
+                credential: id,
+                number: *number,
+            },
+            key,
+        )
+    })
 }
 
 fn resting_row(
@@ -266,7 +291,9 @@ fn resting_row(
 
 impl fmt::Display for NoIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the store has no knock key 0; restore it from a backup or run `spa-admin init`")
+        f.write_str(
+            "the store has no knock key 0; restore it from a backup or run `spa-admin init`",
+        )
     }
 }
 

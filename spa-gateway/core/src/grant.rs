@@ -4,7 +4,9 @@ use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use spa_order::Flow;
-use spa_proto::{Ask, CredentialId, OpenAsk, Outcome, RefusedFor, Repeat, SessionId, is_small_order};
+use spa_proto::{
+    Ask, CredentialId, OpenAsk, Outcome, RefusedFor, Repeat, SessionId, is_small_order,
+};
 
 use crate::agenda::Timer;
 use crate::allowance::{Allowance, Confirmation};
@@ -72,7 +74,10 @@ impl Gateway {
         let key = knock.fresh().arrival().key;
         let id = key.credential;
         let ts = knock.fresh().request().ts;
-        let mut marks = Marks { changes: Vec::from([Change::Answered { credential: id, ts }]), steps: Vec::new() };
+        let mut marks = Marks {
+            changes: Vec::from([Change::Answered { credential: id, ts }]),
+            steps: Vec::new(),
+        };
         let Some(credential) = self.credentials.get_mut(&id) else {
             return marks;
         };
@@ -80,20 +85,36 @@ impl Gateway {
         credential.memory.answered = None;
         if let Ask::Open(_) = &knock.fresh().request().ask {
             let person = credential.person.clone();
-            let candidate = credential.keys.get(&key.number).is_some_and(|key| key.kind == KeyKind::Candidate);
+            let candidate = credential
+                .keys
+                .get(&key.number)
+                .is_some_and(|key| key.kind == KeyKind::Candidate);
             marks.changes.extend(self.end_failures(id));
             match knock.spend() {
                 Spend::Nothing => {}
-                Spend::Step(step) => marks.changes.push(Change::CodeUsed { person: person.clone(), step }),
-                Spend::Recovery(hash) => marks.changes.push(Change::RecoveryUsed { person: person.clone(), hash }),
+                Spend::Step(step) => marks.changes.push(Change::CodeUsed {
+                    person: person.clone(),
+                    step,
+                }),
+                Spend::Recovery(hash) => marks.changes.push(Change::RecoveryUsed {
+                    person: person.clone(),
+                    hash,
+                }),
             }
             if let Some(person) = self.persons.get_mut(&person) {
                 person.spend(knock.spend());
             }
             if candidate {
-                marks.changes.push(Change::CredentialActivated { credential: id, number: key.number });
+                marks.changes.push(Change::CredentialActivated {
+                    credential: id,
+                    number: key.number,
+                });
                 marks.steps.push(Step::Activate(key));
-                marks.steps.push(Step::Audit(self.audit_of(id, AuditKind::DeviceActivated, now)));
+                marks.steps.push(Step::Audit(self.audit_of(
+                    id,
+                    AuditKind::DeviceActivated,
+                    now,
+                )));
             }
         }
         marks
@@ -103,7 +124,10 @@ impl Gateway {
     pub(crate) fn end_failures(&mut self, id: CredentialId) -> Option<Change> {
         let credential = self.credentials.get_mut(&id)?;
         let before = core::mem::take(&mut credential.failures);
-        (before != 0).then_some(Change::FailuresCounted { credential: id, in_a_row: 0 })
+        (before != 0).then_some(Change::FailuresCounted {
+            credential: id,
+            in_a_row: 0,
+        })
     }
 
     /// Step 11: policy, then capacity.
@@ -112,23 +136,46 @@ impl Gateway {
         let Some(credential) = self.credentials.get(&id) else {
             return Err(no_room(Verdicts::new(), "the device was removed"));
         };
-        let confirmation = if credential.confirmed { Confirmation::Confirmed } else { Confirmation::Awaited };
-        let allowance =
-            Allowance::decide(&self.policy, &credential.person, confirmation, ask, self.settings.longest)?;
+        let confirmation = if credential.confirmed {
+            Confirmation::Confirmed
+        } else {
+            Confirmation::Awaited
+        };
+        let allowance = Allowance::decide(
+            &self.policy,
+            &credential.person,
+            confirmation,
+            ask,
+            self.settings.longest,
+        )?;
         let full = |reason| no_room(allowance.verdicts().clone(), reason);
         if !self.is_usable(&ask.wg_key) {
             return Err(full("this WireGuard key cannot be used"));
         }
-        if self.sessions.live(id, now) >= usize::try_from(self.settings.capacity).unwrap_or(usize::MAX) {
+        if self.sessions.live(id, now)
+            >= usize::try_from(self.settings.capacity).unwrap_or(usize::MAX)
+        {
             return Err(full("the gateway is full"));
         }
-        let addresses = self.pool.take(now.mono).ok_or_else(|| full("no tunnel address is free"))?;
-        let flows = flows_of(&self.policy, allowance.resources(), self.tunnel(addresses), self.settings.control_port);
+        let addresses = self
+            .pool
+            .take(now.mono)
+            .ok_or_else(|| full("no tunnel address is free"))?;
+        let flows = flows_of(
+            &self.policy,
+            allowance.resources(),
+            self.tunnel(addresses),
+            self.settings.control_port,
+        );
         if flows.len() > MAX_FLOWS_OF_SESSION {
             self.pool.put_back(addresses);
             return Err(full("too many resources at once"));
         }
-        Ok(Room { allowance, addresses, flows })
+        Ok(Room {
+            allowance,
+            addresses,
+            flows,
+        })
     }
 
     /// Says whether a client may use this WireGuard key (SPEC §8 step 11).
@@ -139,8 +186,12 @@ impl Gateway {
 
     pub(crate) fn tunnel(&self, addresses: Addresses) -> Tunnel {
         Tunnel {
-            v4: addresses.v4.zip(self.settings.tunnel4.map(|(gateway, _)| gateway)),
-            v6: addresses.v6.zip(self.settings.tunnel6.map(|(gateway, _)| gateway)),
+            v4: addresses
+                .v4
+                .zip(self.settings.tunnel4.map(|(gateway, _)| gateway)),
+            v6: addresses
+                .v6
+                .zip(self.settings.tunnel6.map(|(gateway, _)| gateway)),
         }
     }
 
@@ -154,7 +205,11 @@ impl Gateway {
         now: Now,
         entropy: &mut dyn Entropy,
     ) {
-        let Room { allowance, addresses, flows } = room;
+        let Room {
+            allowance,
+            addresses,
+            flows,
+        } = room;
         let arrival = knock.arrival();
         let credential = arrival.key.credential;
         let id = self.new_session_id(entropy);
@@ -187,8 +242,14 @@ impl Gateway {
         let (reply, secrets) = self.answer(knock, now.wall, outcome, now, entropy);
         session.key = secrets.k_sess;
 
-        let Marks { mut changes, steps: remembered } = marks;
-        let replaced = self.credentials.get(&credential).and_then(|credential| credential.session);
+        let Marks {
+            mut changes,
+            steps: remembered,
+        } = marks;
+        let replaced = self
+            .credentials
+            .get(&credential)
+            .and_then(|credential| credential.session);
         changes.extend(replaced.and_then(|old| self.end_of(old, now)));
         changes.push(Change::SessionOpened(row_of(id, &session)));
         let mut audit = self.audit_of(credential, AuditKind::SessionOpened, now);
@@ -196,7 +257,10 @@ impl Gateway {
         audit.source = Some(arrival.source);
         audit.resources = session.resources.clone();
         audit.not_after = Some(session.not_after);
-        let opened = AnsweredWith::Opened { session: id, verdicts: allowance.verdicts().clone() };
+        let opened = AnsweredWith::Opened {
+            session: id,
+            verdicts: allowance.verdicts().clone(),
+        };
         let remember = answered(knock, now, opened);
 
         let mut steps = VecDeque::from([Step::Record(Record { changes })]);
@@ -206,11 +270,23 @@ impl Gateway {
         steps.push_back(Step::Peer(id, secrets.wg_psk));
         steps.extend(session.flows.iter().map(|flow| Step::Flow(id, *flow)));
         steps.push_back(Step::Door(id, door));
-        steps.extend([Step::Opened(id), Step::Remember(remember), Step::Reply(reply), Step::Audit(audit)]);
+        steps.extend([
+            Step::Opened(id),
+            Step::Remember(remember),
+            Step::Reply(reply),
+            Step::Audit(audit),
+        ]);
 
         self.agenda.set(Timer::End(id), session.deadline);
         self.sessions.insert(id, session);
-        self.begin(Operation { credential, on_failure: OnFailure::End(id), steps }, now);
+        self.begin(
+            Operation {
+                credential,
+                on_failure: OnFailure::End(id),
+                steps,
+            },
+            now,
+        );
     }
 
     /// A refusal of step 11 is recorded and answered, and opens nothing.
@@ -233,10 +309,23 @@ impl Gateway {
         audit.reason = Some(refused.reason);
         let remember = answered(knock, now, AnsweredWith::Refused(refused));
 
-        let mut steps = VecDeque::from([Step::Record(Record { changes: marks.changes })]);
+        let mut steps = VecDeque::from([Step::Record(Record {
+            changes: marks.changes,
+        })]);
         steps.extend(marks.steps);
-        steps.extend([Step::Remember(remember), Step::Reply(reply), Step::Audit(audit)]);
-        self.begin(Operation { credential: arrival.key.credential, on_failure: OnFailure::Leave, steps }, now);
+        steps.extend([
+            Step::Remember(remember),
+            Step::Reply(reply),
+            Step::Audit(audit),
+        ]);
+        self.begin(
+            Operation {
+                credential: arrival.key.credential,
+                on_failure: OnFailure::Leave,
+                steps,
+            },
+            now,
+        );
         refusal
     }
 
@@ -273,7 +362,11 @@ impl Refused {
 }
 
 fn no_room(verdicts: Verdicts, reason: &'static str) -> Refused {
-    Refused { why: RefusedFor::Capacity, verdicts, reason }
+    Refused {
+        why: RefusedFor::Capacity,
+        verdicts,
+        reason,
+    }
 }
 
 /// What a repeat of this knock will be answered from.

@@ -35,7 +35,11 @@ pub(crate) enum Occasion {
 
 impl UnderstoodKnock {
     /// Parses strictly; an op belongs under its kind of key, and SOURCE is the source (step 7).
-    pub(crate) fn parse(opened: OpenedKnock, kind: KeyKind, arrival: Arrival) -> Result<Self, Refusal> {
+    pub(crate) fn parse(
+        opened: OpenedKnock,
+        kind: KeyKind,
+        arrival: Arrival,
+    ) -> Result<Self, Refusal> {
         let request = opened.request().map_err(|_| Refusal::Malformed)?;
         let belongs = match (&request.ask, kind) {
             // An invite knows kid 0 only (SPEC §14).
@@ -46,10 +50,17 @@ impl UnderstoodKnock {
         if !belongs {
             return Err(Refusal::WrongKey);
         }
-        if request.source.is_some_and(|source| source != arrival.source.ip()) {
+        if request
+            .source
+            .is_some_and(|source| source != arrival.source.ip())
+        {
             return Err(Refusal::SourceMismatch);
         }
-        Ok(Self { opened, request, arrival })
+        Ok(Self {
+            opened,
+            request,
+            arrival,
+        })
     }
 
     pub(crate) const fn credential(&self) -> CredentialId {
@@ -65,12 +76,21 @@ impl FreshKnock {
         sessions: &Sessions,
         now: Now,
     ) -> Result<Self, Refusal> {
-        let UnderstoodKnock { opened, request, arrival } = knock;
+        let UnderstoodKnock {
+            opened,
+            request,
+            arrival,
+        } = knock;
         if now.wall.distance(request.ts) > FRESHNESS {
             return Err(Refusal::Stale);
         }
         let occasion = occasion(&opened, &request, credential, sessions, now)?;
-        Ok(Self { opened, request, arrival, occasion })
+        Ok(Self {
+            opened,
+            request,
+            arrival,
+            occasion,
+        })
     }
 
     pub(crate) const fn opened(&self) -> &OpenedKnock {
@@ -105,7 +125,9 @@ fn occasion(
         return Err(Refusal::FailedBefore);
     }
     match &request.ask {
-        Ask::Roam(session) | Ask::Close(session) if !is_live(*session, credential, sessions, now) => {
+        Ask::Roam(session) | Ask::Close(session)
+            if !is_live(*session, credential, sessions, now) =>
+        {
             Err(Refusal::NoSession)
         }
         Ask::Open(_) | Ask::Roam(_) | Ask::Close(_) | Ask::Enrol(_) => Ok(Occasion::New),
@@ -120,7 +142,9 @@ fn repeats(opened: &OpenedKnock, credential: &Credential, sessions: &Sessions, n
     };
     match &answered.outcome {
         AnsweredWith::Opened { session, .. } => {
-            let unheard = sessions.of(*session).is_some_and(|session| session.seen.rx == 0);
+            let unheard = sessions
+                .of(*session)
+                .is_some_and(|session| session.seen.rx == 0);
             unheard && is_live(*session, credential, sessions, now)
         }
         AnsweredWith::Roamed { session } => is_live(*session, credential, sessions, now),
@@ -132,7 +156,11 @@ fn is_newer(ts: WallTime, last_ts: WallTime, now: Now) -> Result<(), Refusal> {
     if last_ts > now.wall.saturating_add(FRESHNESS) {
         return Err(Refusal::ClockRanAhead);
     }
-    if ts <= last_ts { Err(Refusal::Replayed) } else { Ok(()) }
+    if ts <= last_ts {
+        Err(Refusal::Replayed)
+    } else {
+        Ok(())
+    }
 }
 
 fn is_live(id: SessionId, credential: &Credential, sessions: &Sessions, now: Now) -> bool {

@@ -46,7 +46,11 @@ impl Gateway {
         self.slide_tags(now);
         let (key, v, knock) = self.recognise(&sealed, now)?;
         self.admit(key, v, &knock, now)?;
-        let arrival = Arrival { key, source: datagram.source, destination: datagram.destination };
+        let arrival = Arrival {
+            key,
+            source: datagram.source,
+            destination: datagram.destination,
+        };
         if self.queue.push(QueuedKnock { knock, arrival }).is_some() {
             self.counters.count(Refusal::PushedOut);
         }
@@ -69,7 +73,11 @@ impl Gateway {
     }
 
     /// Steps 1 to 3: finds the key. Keys may share a tag, so each is tried; the furthest one counts.
-    fn recognise(&self, sealed: &SealedKnock, now: Now) -> Result<(KeyRef, [u8; 8], VerifiedKnock), Refusal> {
+    fn recognise(
+        &self,
+        sealed: &SealedKnock,
+        now: Now,
+    ) -> Result<(KeyRef, [u8; 8], VerifiedKnock), Refusal> {
         if !self.tags.is_open() {
             return Err(Refusal::ClockUntrusted);
         }
@@ -84,28 +92,53 @@ impl Gateway {
     }
 
     /// Steps 2 and 3 for one key.
-    fn verify(&self, sealed: &SealedKnock, slot: Slot, key: KeyRef, now: Now) -> Result<VerifiedKnock, Refusal> {
-        let credential = self.honoured(key.credential).ok_or(Refusal::CredentialDisabled)?;
+    fn verify(
+        &self,
+        sealed: &SealedKnock,
+        slot: Slot,
+        key: KeyRef,
+        now: Now,
+    ) -> Result<VerifiedKnock, Refusal> {
+        let credential = self
+            .honoured(key.credential)
+            .ok_or(Refusal::CredentialDisabled)?;
         if credential.has_expired(now.wall) {
             return Err(Refusal::CredentialExpired);
         }
         if credential.memory.spent.holds(slot, sealed.v()) {
             return Err(Refusal::Spent);
         }
-        let keys = credential.keys.get(&key.number).ok_or(Refusal::CredentialDisabled)?;
-        sealed.unmask(&keys.derived, slot).map_err(|_| Refusal::OuterMac)
+        let keys = credential
+            .keys
+            .get(&key.number)
+            .ok_or(Refusal::CredentialDisabled)?;
+        sealed
+            .unmask(&keys.derived, slot)
+            .map_err(|_| Refusal::OuterMac)
     }
 
     /// Step 4: the message bucket, then the spent set.
-    fn admit(&mut self, key: KeyRef, v: [u8; 8], knock: &VerifiedKnock, now: Now) -> Result<(), Refusal> {
+    fn admit(
+        &mut self,
+        key: KeyRef,
+        v: [u8; 8],
+        knock: &VerifiedKnock,
+        now: Now,
+    ) -> Result<(), Refusal> {
         let [oldest, ..] = Slot::window(now.wall);
         let memory = &mut self
             .credentials
             .get_mut(&key.credential)
             .ok_or(Refusal::CredentialDisabled)?
             .memory;
-        memory.messages.take(now.mono).map_err(|_| Refusal::MessageRate)?;
-        memory.spent.spend(knock.slot(), v, oldest).map_err(|Full| Refusal::MessageRate)
+        memory
+            .messages
+            .take(now.mono)
+            .map_err(|_| Refusal::MessageRate)?;
+        memory
+            .spent
+            .spend(knock.slot(), v, oldest)
+            .map_err(|Full| Refusal::MessageRate)
     }
 }
 
@@ -119,4 +152,3 @@ fn shape(datagram: &Datagram<'_>) -> Result<SealedKnock, Refusal> {
         ShapeError::WireGuard => Refusal::WireGuardHeader,
     })
 }
-

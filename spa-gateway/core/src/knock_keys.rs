@@ -48,7 +48,14 @@ impl KnockKeys {
             match (row.kid, row.not_after) {
                 (0, _) => identity = Some(row.secret),
                 (kid, Some(not_after)) => {
-                    rotating.insert(kid, Rotating { secret: row.secret, made: row.made, not_after });
+                    rotating.insert(
+                        kid,
+                        Rotating {
+                            secret: row.secret,
+                            made: row.made,
+                            not_after,
+                        },
+                    );
                 }
                 (_, None) => {}
             }
@@ -66,17 +73,21 @@ impl KnockKeys {
         if kid == 0 {
             return Some(&self.identity);
         }
-        self.rotating.get(&kid).filter(|key| now < key.not_after).map(|key| &key.secret)
+        self.rotating
+            .get(&kid)
+            .filter(|key| now < key.not_after)
+            .map(|key| &key.secret)
     }
 
     /// Gives the key to hand out.
     pub(crate) fn newest(&self, now: WallTime) -> Option<NewestKey> {
         let live = self.rotating.iter().filter(|(_, key)| now < key.not_after);
-        live.max_by_key(|(_, key)| key.made).map(|(kid, key)| NewestKey {
-            kid: *kid,
-            public: key.secret.public(),
-            not_after: key.not_after,
-        })
+        live.max_by_key(|(_, key)| key.made)
+            .map(|(kid, key)| NewestKey {
+                kid: *kid,
+                public: key.secret.public(),
+                not_after: key.not_after,
+            })
     }
 
     /// Gives the number of the next key if one is due.
@@ -91,21 +102,37 @@ impl KnockKeys {
         }
         let after = newest.map_or(0, |(kid, _)| *kid);
         (1..=u8::MAX)
-            .map(|step| after.checked_add(step).unwrap_or_else(|| after.wrapping_add(step).saturating_add(1)))
+            .map(|step| {
+                after
+                    .checked_add(step)
+                    .unwrap_or_else(|| after.wrapping_add(step).saturating_add(1))
+            })
             .find(|kid| *kid != 0 && !self.rotating.contains_key(kid))
     }
 
     /// Adds a key that is on disk.
     pub(crate) fn add(&mut self, row: KnockKeyRow) {
         if let Some(not_after) = row.not_after {
-            self.rotating.insert(row.kid, Rotating { secret: row.secret, made: row.made, not_after });
+            self.rotating.insert(
+                row.kid,
+                Rotating {
+                    secret: row.secret,
+                    made: row.made,
+                    not_after,
+                },
+            );
         }
     }
 
     /// Erases the keys that are not accepted any more; gives their numbers.
     pub(crate) fn erase_past(&mut self, now: WallTime) -> Vec<u8> {
         let past = |key: &Rotating| now >= key.not_after;
-        let gone = self.rotating.iter().filter(|(_, key)| past(key)).map(|(kid, _)| *kid).collect();
+        let gone = self
+            .rotating
+            .iter()
+            .filter(|(_, key)| past(key))
+            .map(|(kid, _)| *kid)
+            .collect();
         self.rotating.retain(|_, key| !past(key));
         gone
     }
@@ -134,7 +161,11 @@ mod tests {
         assert_eq!(keys.due(WallTime::from_millis(week)), None);
         assert_eq!(keys.due(WallTime::from_millis(week + 1)), Some(1));
         keys.add(row(1, week + 1));
-        assert_eq!(keys.newest(WallTime::from_millis(week + 2)).map(|key| key.kid), Some(1));
+        assert_eq!(
+            keys.newest(WallTime::from_millis(week + 2))
+                .map(|key| key.kid),
+            Some(1)
+        );
     }
 
     #[test]
@@ -152,6 +183,9 @@ mod tests {
     #[test]
     fn no_more_than_three_keys_rotate() {
         let keys = KnockKeys::restore((0..=3).map(|kid| row(kid, 0)).collect()).expect("kid 0");
-        assert_eq!(keys.due(WallTime::from_millis(0).saturating_add(ACCEPTED * 2)), None);
+        assert_eq!(
+            keys.due(WallTime::from_millis(0).saturating_add(ACCEPTED * 2)),
+            None
+        );
     }
 }

@@ -88,9 +88,7 @@ pub use audit::{AuditKind, AuditRecord};
 pub use change::{Change, Record};
 pub use clock::FLOOR_EVERY;
 pub use closing::{EndReason, RETRY};
-pub use credential::{
-    ENROL_WITHIN, MAX_CANDIDATES, MAX_FAILURES, MAX_REPEATS, REPEAT_WITHIN,
-};
+pub use credential::{ENROL_WITHIN, MAX_CANDIDATES, MAX_FAILURES, MAX_REPEATS, REPEAT_WITHIN};
 pub use effect::{Effect, EffectFailure, EffectId, EffectKind, Reply};
 pub use entropy::{Entropy, Purpose};
 pub use gateway::{
@@ -106,8 +104,10 @@ pub use pool::{MAX_POOL, REST};
 pub use refusal::{Counters, Refusal};
 pub use settings::{LONGEST_DOOR, LONGEST_SESSION, SHORTEST_DOOR, Settings};
 pub use snapshot::{
-    CredentialRow, KeyKind, KeyRow, KnockKeyRow, PersonKind, PersonRow, RestingRow, SessionRow, Snapshot,
-    Standing, TotpRow,
+    CredentialRow, KeyKind, KeyRow, KnockKeyRow, PersonKind, PersonRow, RestingRow, SessionRow,
+    Snapshot, Standing, TotpRow,
 };
 pub use start::PresentPeer;
 pub use time::{Moment, Now};
+#[cfg(feature = "vectors")]
+pub use vectors::Recollection;

@@ -62,9 +62,11 @@ impl Outbox {
     pub(crate) fn additions(&self) -> impl Iterator<Item = &Addition> {
         self.waiters.values().filter_map(|waiter| match waiter {
             Waiter::Addition(addition) => Some(&**addition),
-            Waiter::Operation(_) | Waiter::Closing(_) | Waiter::Settling(..) | Waiter::Looking(_) | Waiter::Nobody => {
-                None
-            }
+            Waiter::Operation(_)
+            | Waiter::Closing(_)
+            | Waiter::Settling(..)
+            | Waiter::Looking(_)
+            | Waiter::Nobody => None,
         })
     }
 }

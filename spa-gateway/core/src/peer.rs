@@ -41,7 +41,11 @@ impl Gateway {
         let Some(id) = self.sessions.with_peer(&wg_key) else {
             return;
         };
-        let Some(session) = self.sessions.of_mut(id).filter(|session| session.phase == Phase::Open) else {
+        let Some(session) = self
+            .sessions
+            .of_mut(id)
+            .filter(|session| session.phase == Phase::Open)
+        else {
             return;
         };
         session.seen.looking = false;
@@ -59,17 +63,23 @@ impl Gateway {
 
     /// Begins to look at a peer.
     pub(crate) fn watch(&mut self, id: SessionId, now: Now) {
-        self.agenda.set(Timer::Observe(id), now.mono.after(LOOK_WHILE_WAITING));
+        self.agenda
+            .set(Timer::Observe(id), now.mono.after(LOOK_WHILE_WAITING));
     }
 
     /// It is time to look at a peer.
     pub(crate) fn look(&mut self, id: SessionId, now: Now) {
-        let Some(session) = self.sessions.of_mut(id).filter(|session| session.phase == Phase::Open) else {
+        let Some(session) = self
+            .sessions
+            .of_mut(id)
+            .filter(|session| session.phase == Phase::Open)
+        else {
             return;
         };
         if !core::mem::replace(&mut session.seen.looking, true) {
             let wg_key = session.wg_key;
-            self.outbox.put(EffectKind::Observe { wg_key }, Waiter::Looking(id));
+            self.outbox
+                .put(EffectKind::Observe { wg_key }, Waiter::Looking(id));
         }
         self.look_later(id, now);
     }
@@ -100,7 +110,8 @@ impl Gateway {
         session.seen.settling = true;
         let until = session.deadline;
         if let Some(order) = self.hold_door(id, door, until, now) {
-            self.outbox.put(EffectKind::Order(order), Waiter::Settling(id, door));
+            self.outbox
+                .put(EffectKind::Order(order), Waiter::Settling(id, door));
         }
     }
 
@@ -148,7 +159,12 @@ impl Gateway {
     }
 
     /// Gives the order for a door that waits for a handshake.
-    pub(crate) fn open_waiting_door(&mut self, id: SessionId, door: Door, now: Now) -> Option<Order> {
+    pub(crate) fn open_waiting_door(
+        &mut self,
+        id: SessionId,
+        door: Door,
+        now: Now,
+    ) -> Option<Order> {
         let until = now.mono.after(self.settings.door);
         let order = self.hold_door(id, door, until, now)?;
         if let Some(session) = self.sessions.of_mut(id) {
@@ -160,7 +176,12 @@ impl Gateway {
     }
 
     /// Gives the order for a door of a peer that is known already.
-    pub(crate) fn open_settled_door(&mut self, id: SessionId, door: Door, now: Now) -> Option<Order> {
+    pub(crate) fn open_settled_door(
+        &mut self,
+        id: SessionId,
+        door: Door,
+        now: Now,
+    ) -> Option<Order> {
         let until = self.sessions.of(id)?.deadline;
         let order = self.hold_door(id, door, until, now)?;
         if let Some(session) = self.sessions.of_mut(id) {
@@ -175,7 +196,11 @@ impl Gateway {
             return;
         };
         let current = session.door();
-        let left = session.doors.iter().copied().filter(|door| Some(*door) != current);
+        let left = session
+            .doors
+            .iter()
+            .copied()
+            .filter(|door| Some(*door) != current);
         for door in left.collect::<alloc::vec::Vec<_>>() {
             self.close_door(id, door, now);
         }
@@ -183,7 +208,10 @@ impl Gateway {
 
     /// Notes that a session has a door and gives the order for it; `None` if the session is being ended.
     fn hold_door(&mut self, id: SessionId, door: Door, until: Moment, now: Now) -> Option<Order> {
-        let session = self.sessions.of_mut(id).filter(|session| session.phase != Phase::Ending)?;
+        let session = self
+            .sessions
+            .of_mut(id)
+            .filter(|session| session.phase != Phase::Ending)?;
         session.doors.insert(door);
         let needed = self.doors.hold(door, id, until);
         let ttl = Ttl::from_duration(needed.since(now.mono))?;
@@ -197,9 +225,12 @@ impl Session {
         let Doorway::Waiting { door, .. } = self.doorway else {
             return None;
         };
-        let endpoint = state.endpoint.filter(|_| !self.seen.settling && state.handshake_age_ms.is_some())?;
+        let endpoint = state
+            .endpoint
+            .filter(|_| !self.seen.settling && state.handshake_age_ms.is_some())?;
         let found = door_of(endpoint)?;
-        let knocked_from = found.source == door.source && door.port.is_none_or(|port| found.port == Some(port));
+        let knocked_from =
+            found.source == door.source && door.port.is_none_or(|port| found.port == Some(port));
         // The first handshake is proof enough of where the peer is; after a ROAM its endpoint is
         // still the old one until it has come.
         (!self.seen.handshake || knocked_from).then_some(found)
@@ -209,5 +240,8 @@ impl Session {
 /// Gives the door for one endpoint.
 pub(crate) fn door_of(endpoint: SocketAddr) -> Option<Door> {
     let port = NonZeroU16::new(endpoint.port())?;
-    Some(Door { source: endpoint.ip().to_canonical(), port: Some(port) })
+    Some(Door {
+        source: endpoint.ip().to_canonical(),
+        port: Some(port),
+    })
 }

@@ -16,9 +16,15 @@ impl Gateway {
     pub fn handle_performed(&mut self, id: EffectId, outcome: Result<(), EffectFailure>, now: Now) {
         match (self.outbox.waiter(id), outcome) {
             (Waiter::Operation(operation), Ok(())) => self.advance(operation, now),
-            (Waiter::Operation(operation), Err(failure)) => self.fail(operation, refusal_of(failure), now),
-            (Waiter::Closing(closing), outcome) => self.closing_performed(closing, outcome.is_ok(), now),
-            (Waiter::Settling(session, door), outcome) => self.settled(session, door, outcome.is_ok(), now),
+            (Waiter::Operation(operation), Err(failure)) => {
+                self.fail(operation, refusal_of(failure), now)
+            }
+            (Waiter::Closing(closing), outcome) => {
+                self.closing_performed(closing, outcome.is_ok(), now)
+            }
+            (Waiter::Settling(session, door), outcome) => {
+                self.settled(session, door, outcome.is_ok(), now)
+            }
             (Waiter::Looking(session), Err(_)) => self.look_failed(session),
             (Waiter::Addition(addition), Ok(())) => self.adopt(*addition, now),
             (Waiter::Addition(_), Err(_)) => {

@@ -53,12 +53,21 @@ impl Person {
         match factor {
             SecondFactor::None => (machine, Spend::Nothing),
             SecondFactor::Totp(code) => {
-                let (known, step) = self.totp.as_ref().map_or((Choice::from(0), 0), |totp| totp.judge(*code, now));
-                (!machine & known & step.ct_gt(&self.last_step), Spend::Step(step))
+                let (known, step) = self
+                    .totp
+                    .as_ref()
+                    .map_or((Choice::from(0), 0), |totp| totp.judge(*code, now));
+                (
+                    !machine & known & step.ct_gt(&self.last_step),
+                    Spend::Step(step),
+                )
             }
             SecondFactor::Recovery(code) => {
                 let digest = code.digest();
-                let known = self.recovery.iter().fold(Choice::from(0), |known, hash| known | hash.ct_eq(&digest));
+                let known = self
+                    .recovery
+                    .iter()
+                    .fold(Choice::from(0), |known, hash| known | hash.ct_eq(&digest));
                 (!machine & known, Spend::Recovery(digest))
             }
         }
@@ -82,7 +91,12 @@ impl Person {
 impl Totp {
     pub(crate) fn restore(row: TotpRow) -> Self {
         // A period of zero would divide by zero; the store never wrote one.
-        Self { secret: row.secret, digits: row.digits, period: row.period.max(1), proven: row.proven }
+        Self {
+            secret: row.secret,
+            digits: row.digits,
+            period: row.period.max(1),
+            proven: row.proven,
+        }
     }
 
     /// Gives whether the code fits now−1, now or now+1, and the highest step it fits.
@@ -91,7 +105,11 @@ impl Totp {
         let current = now.as_millis() / 1000 / period;
         let mut fits = Choice::from(0);
         let mut highest = 0;
-        for step in [current.saturating_sub(1), current, current.saturating_add(1)] {
+        for step in [
+            current.saturating_sub(1),
+            current,
+            current.saturating_add(1),
+        ] {
             let equal = self.code(step).ct_eq(&code);
             highest = u64::conditional_select(&highest, &step, equal);
             fits |= equal;
@@ -110,7 +128,8 @@ impl Totp {
             .with_step_duration(period)
             .build_noncompliant();
         let mut number = Number(0);
-        write!(number, "{}", totp.generate(step.saturating_mul(period))).expect("Number takes any text");
+        write!(number, "{}", totp.generate(step.saturating_mul(period)))
+            .expect("Number takes any text");
         number.0
     }
 }
@@ -137,7 +156,12 @@ mod tests {
         Person {
             kind,
             standing: Standing::Enabled,
-            totp: Some(Totp { secret, digits: 8, period: 30, proven: false }),
+            totp: Some(Totp {
+                secret,
+                digits: 8,
+                period: 30,
+                proven: false,
+            }),
             last_step: 0,
             recovery: [[7; 32]].into(),
         }
@@ -147,7 +171,10 @@ mod tests {
     const CODE_AT_59_S: u32 = 94_287_082;
 
     fn accepts(person: &Person, code: u32, millis: u64) -> bool {
-        person.judge(&SecondFactor::Totp(code), WallTime::from_millis(millis)).0.into()
+        person
+            .judge(&SecondFactor::Totp(code), WallTime::from_millis(millis))
+            .0
+            .into()
     }
 
     #[test]
@@ -173,7 +200,10 @@ mod tests {
     fn a_machine_has_no_code_and_a_person_cannot_go_without() {
         let judge = |kind, factor| bool::from(person(kind).judge(&factor, AT_59_S).0);
         assert!(judge(PersonKind::Machine, SecondFactor::None));
-        assert!(!judge(PersonKind::Machine, SecondFactor::Totp(CODE_AT_59_S)));
+        assert!(!judge(
+            PersonKind::Machine,
+            SecondFactor::Totp(CODE_AT_59_S)
+        ));
         assert!(!judge(PersonKind::Human, SecondFactor::None));
         assert!(judge(PersonKind::Human, SecondFactor::Totp(CODE_AT_59_S)));
     }

@@ -94,7 +94,11 @@ impl Gateway {
 
     /// Takes steps up to the next one whose outcome must be known first.
     pub(crate) fn advance(&mut self, id: OperationId, now: Now) {
-        while let Some(step) = self.operations.get_mut(&id).and_then(|operation| operation.steps.pop_front()) {
+        while let Some(step) = self
+            .operations
+            .get_mut(&id)
+            .and_then(|operation| operation.steps.pop_front())
+        {
             match self.take_step(step, now) {
                 Taken::Done => {}
                 Taken::Await(effect) => {
@@ -188,7 +192,9 @@ impl Gateway {
     /// The session is on disk: it is its credential's from now on.
     fn begin_session(&mut self, id: SessionId) -> Taken {
         let credential = self.sessions.of(id).map(|session| session.credential);
-        if let Some(credential) = credential.and_then(|credential| self.credentials.get_mut(&credential)) {
+        if let Some(credential) =
+            credential.and_then(|credential| self.credentials.get_mut(&credential))
+        {
             credential.session = Some(id);
         }
         self.enter(id, Phase::Opening)
@@ -206,7 +212,9 @@ impl Gateway {
     }
 
     fn order(&self, order: Option<Order>) -> Taken {
-        order.map_or(Taken::Overtaken, |order| Taken::Await(EffectKind::Order(order)))
+        order.map_or(Taken::Overtaken, |order| {
+            Taken::Await(EffectKind::Order(order))
+        })
     }
 
     fn peer(&self, id: SessionId, psk: &WgPsk) -> Option<Order> {
@@ -221,7 +229,9 @@ impl Gateway {
 
     /// Says whether policy took a flow from a session since this step was planned.
     fn has_lost(&self, id: SessionId, flow: Flow) -> bool {
-        self.sessions.of(id).is_some_and(|session| !session.flows.contains(&flow))
+        self.sessions
+            .of(id)
+            .is_some_and(|session| !session.flows.contains(&flow))
     }
 
     fn flow(&self, id: SessionId, flow: Flow, now: Now) -> Option<Order> {
@@ -230,11 +240,19 @@ impl Gateway {
     }
 
     fn opening(&self, id: SessionId) -> Option<&Session> {
-        self.sessions.of(id).filter(|session| session.phase != Phase::Ending)
+        self.sessions
+            .of(id)
+            .filter(|session| session.phase != Phase::Ending)
     }
 
     fn remember(&mut self, answered: Answered, now: Now) {
-        let (credential, answered) = (answered.credential, Answered { first: now.mono, ..answered });
+        let (credential, answered) = (
+            answered.credential,
+            Answered {
+                first: now.mono,
+                ..answered
+            },
+        );
         if let Some(credential) = self.credentials.get_mut(&credential) {
             credential.memory.answered = Some(answered);
         }
@@ -249,7 +267,13 @@ impl Gateway {
         credential.invite_until = None;
         for (number, key) in keys {
             if number == winner.number {
-                credential.keys.insert(number, Key { kind: KeyKind::Live, derived: key.derived });
+                credential.keys.insert(
+                    number,
+                    Key {
+                        kind: KeyKind::Live,
+                        derived: key.derived,
+                    },
+                );
             } else {
                 self.tags.remove(KeyRef { number, ..winner }, &key.derived);
             }
@@ -259,7 +283,13 @@ impl Gateway {
     fn add_candidate(&mut self, key: KeyRef, derived: DerivedKeys) {
         if let Some(credential) = self.credentials.get_mut(&key.credential) {
             self.tags.add(key, &derived);
-            credential.keys.insert(key.number, Key { kind: KeyKind::Candidate, derived });
+            credential.keys.insert(
+                key.number,
+                Key {
+                    kind: KeyKind::Candidate,
+                    derived,
+                },
+            );
         }
     }
 }

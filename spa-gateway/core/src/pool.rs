@@ -25,7 +25,10 @@ pub(crate) struct Addresses {
 impl Addresses {
     /// Gives each of them.
     pub(crate) fn each(self) -> impl Iterator<Item = IpAddr> {
-        self.v4.map(IpAddr::V4).into_iter().chain(self.v6.map(IpAddr::V6))
+        self.v4
+            .map(IpAddr::V4)
+            .into_iter()
+            .chain(self.v6.map(IpAddr::V6))
     }
 }
 
@@ -46,23 +49,37 @@ impl Pool {
     /// Makes the pool around the gateway's own addresses, which nobody gets.
     pub(crate) fn new(settings: &Settings) -> Self {
         let net4 = settings.tunnel4.map(|(address, prefix)| {
-            let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
+            let mask = u32::MAX
+                .checked_shl(32 - u32::from(prefix.min(32)))
+                .unwrap_or(0);
             (u32::from(address) & mask, !mask, u32::from(address) & !mask)
         });
         let net6 = settings.tunnel6.map(|(address, prefix)| {
-            let mask = u128::MAX.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or(0);
-            (u128::from(address) & mask, !mask, u128::from(address) & !mask)
+            let mask = u128::MAX
+                .checked_shl(128 - u32::from(prefix.min(128)))
+                .unwrap_or(0);
+            (
+                u128::from(address) & mask,
+                !mask,
+                u128::from(address) & !mask,
+            )
         });
         // The network address has number 0; the last IPv4 address is the broadcast address.
         let last4 = net4.map_or(MAX_POOL, |(_, hosts, _)| hosts.saturating_sub(1));
-        let last6 = net6.map_or(MAX_POOL, |(_, hosts, _)| u32::try_from(hosts).unwrap_or(MAX_POOL));
+        let last6 = net6.map_or(MAX_POOL, |(_, hosts, _)| {
+            u32::try_from(hosts).unwrap_or(MAX_POOL)
+        });
         let exists = net4.is_some() || net6.is_some();
         let own4 = net4.map(|(_, _, own)| own);
         let own6 = net6.and_then(|(_, _, own)| u32::try_from(own).ok());
         Self {
             net4: net4.map(|(net, _, _)| net),
             net6: net6.map(|(net, _, _)| net),
-            last: if exists { last4.min(last6).min(MAX_POOL) } else { 0 },
+            last: if exists {
+                last4.min(last6).min(MAX_POOL)
+            } else {
+                0
+            },
             cursor: 0,
             taken: own4.into_iter().chain(own6).collect(),
             resting: BTreeMap::new(),
@@ -83,7 +100,11 @@ impl Pool {
 
     /// Takes the addresses of a session that was there before a restart; `None` if they are not of
     /// this pool, or taken.
-    pub(crate) fn retake(&mut self, v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> Option<Addresses> {
+    pub(crate) fn retake(
+        &mut self,
+        v4: Option<Ipv4Addr>,
+        v6: Option<Ipv6Addr>,
+    ) -> Option<Addresses> {
         let addresses = self.find(v4, v6)?;
         self.cursor = self.cursor.max(addresses.number);
         self.taken.insert(addresses.number).then_some(addresses)
@@ -111,7 +132,9 @@ impl Pool {
     fn find(&self, v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> Option<Addresses> {
         let number = match (v4, self.net4, v6, self.net6) {
             (Some(v4), Some(net), _, _) => u32::from(v4).checked_sub(net)?,
-            (None, None, Some(v6), Some(net)) => u32::try_from(u128::from(v6).checked_sub(net)?).ok()?,
+            (None, None, Some(v6), Some(net)) => {
+                u32::try_from(u128::from(v6).checked_sub(net)?).ok()?
+            }
             _ => return None,
         };
         let addresses = self.named(number);
@@ -122,8 +145,12 @@ impl Pool {
     fn named(&self, number: u32) -> Addresses {
         Addresses {
             number,
-            v4: self.net4.map(|net| Ipv4Addr::from(net.wrapping_add(number))),
-            v6: self.net6.map(|net| Ipv6Addr::from(net.wrapping_add(u128::from(number)))),
+            v4: self
+                .net4
+                .map(|net| Ipv4Addr::from(net.wrapping_add(number))),
+            v6: self
+                .net6
+                .map(|net| Ipv6Addr::from(net.wrapping_add(u128::from(number)))),
         }
     }
 }

@@ -43,7 +43,10 @@ impl Queue {
 
     /// Takes the next knock of a credential that is `ready`.
     pub(crate) fn pop(&mut self, ready: impl Fn(CredentialId) -> bool) -> Option<QueuedKnock> {
-        let at = self.turns.iter().position(|credential| ready(*credential))?;
+        let at = self
+            .turns
+            .iter()
+            .position(|credential| ready(*credential))?;
         let credential = self.turns.remove(at)?;
         self.waiting.remove(&credential)
     }

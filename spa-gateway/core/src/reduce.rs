@@ -27,9 +27,16 @@ impl Gateway {
         self.policy = policy;
         self.put_audit(AuditRecord::new(now.wall, AuditKind::PolicyChanged));
         let reached = |phase| matches!(phase, Phase::Recording | Phase::Opening | Phase::Open);
-        let live = self.sessions.iter().filter(|(_, session)| reached(session.phase));
+        let live = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| reached(session.phase));
         for id in live.map(|(id, _)| id).collect::<Vec<_>>() {
-            let before = self.sessions.of(id).map(|session| session.flows.clone()).unwrap_or_default();
+            let before = self
+                .sessions
+                .of(id)
+                .map(|session| session.flows.clone())
+                .unwrap_or_default();
             if self.reduce(id, now) {
                 self.follow_flows(id, &before, now);
             }
@@ -42,7 +49,11 @@ impl Gateway {
         let Some(session) = self.sessions.of(id) else {
             return false;
         };
-        let Some(person) = self.credentials.get(&session.credential).map(|credential| credential.person.clone()) else {
+        let Some(person) = self
+            .credentials
+            .get(&session.credential)
+            .map(|credential| credential.person.clone())
+        else {
             return false;
         };
         let allowed: Vec<(&Name, _)> = session
@@ -60,20 +71,35 @@ impl Gateway {
         });
         let resources: Vec<Name> = allowed.into_iter().map(|(name, _)| name.clone()).collect();
         let reduced = resources != session.resources || not_after != session.not_after;
-        let flows =
-            flows_of(&self.policy, &resources, self.tunnel(session.addresses), self.settings.control_port);
+        let flows = flows_of(
+            &self.policy,
+            &resources,
+            self.tunnel(session.addresses),
+            self.settings.control_port,
+        );
         let Some(session) = self.sessions.of_mut(id) else {
             return false;
         };
         session.flows = flows;
-        session.deadline = session.deadline.min(now.mono.after(not_after.since(now.wall)));
+        session.deadline = session
+            .deadline
+            .min(now.mono.after(not_after.since(now.wall)));
         session.not_after = not_after;
         session.resources.clone_from(&resources);
         self.agenda.set(Timer::End(id), session.deadline);
         if reduced {
-            let change = Change::SessionReduced { session: id, resources: resources.clone(), not_after };
+            let change = Change::SessionReduced {
+                session: id,
+                resources: resources.clone(),
+                not_after,
+            };
             let credential = session.credential;
-            self.outbox.put(EffectKind::Record(Record { changes: [change].into() }), Waiter::Nobody);
+            self.outbox.put(
+                EffectKind::Record(Record {
+                    changes: [change].into(),
+                }),
+                Waiter::Nobody,
+            );
             let mut audit = self.audit_of(credential, AuditKind::SessionReduced, now);
             audit.session = Some(id);
             audit.resources = resources;
@@ -94,11 +120,22 @@ impl Gateway {
         }
         let after = session.flows.clone();
         let credential = session.credential;
-        let lost: Vec<Flow> = before.iter().copied().filter(|flow| !after.contains(flow)).collect();
+        let lost: Vec<Flow> = before
+            .iter()
+            .copied()
+            .filter(|flow| !after.contains(flow))
+            .collect();
         if !lost.is_empty() {
             self.close_flows(id, &lost, now);
         }
         let steps: VecDeque<Step> = after.iter().map(|flow| Step::Flow(id, *flow)).collect();
-        self.begin(Operation { credential, on_failure: OnFailure::End(id), steps }, now);
+        self.begin(
+            Operation {
+                credential,
+                on_failure: OnFailure::End(id),
+                steps,
+            },
+            now,
+        );
     }
 }

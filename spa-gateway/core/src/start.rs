@@ -30,7 +30,9 @@ impl Gateway {
         let restored: Vec<SessionId> = self.restored_sessions();
         for peer in peers {
             match self.sessions.with_peer(&peer.wg_key) {
-                Some(session) if restored.contains(&session) => self.resume(session, &peer.state, now),
+                Some(session) if restored.contains(&session) => {
+                    self.resume(session, &peer.state, now)
+                }
                 Some(_) => {}
                 None => self.close_stray_peer(peer.wg_key, now),
             }
@@ -41,14 +43,21 @@ impl Gateway {
     }
 
     fn restored_sessions(&self) -> Vec<SessionId> {
-        let restored = self.sessions.iter().filter(|(_, session)| session.phase == Phase::Restored);
+        let restored = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.phase == Phase::Restored);
         restored.map(|(id, _)| id).collect()
     }
 
     /// Opens the flows and the door of a session again; what policy no longer allows is left out.
     fn resume(&mut self, id: SessionId, state: &PeerState, now: Now) {
         // Never heard from: its door was still waiting, and its client will knock again.
-        let Some(door) = state.endpoint.filter(|_| state.handshake_age_ms.is_some()).and_then(door_of) else {
+        let Some(door) = state
+            .endpoint
+            .filter(|_| state.handshake_age_ms.is_some())
+            .and_then(door_of)
+        else {
             return self.end_session(id, EndReason::LostInRestart, now);
         };
         if !self.reduce(id, now) {
@@ -62,9 +71,20 @@ impl Gateway {
         session.seen.endpoint = state.endpoint;
         session.seen.rx = state.rx;
         session.seen.tx = state.tx;
-        let mut steps: VecDeque<Step> = session.flows.iter().map(|flow| Step::Flow(id, *flow)).collect();
+        let mut steps: VecDeque<Step> = session
+            .flows
+            .iter()
+            .map(|flow| Step::Flow(id, *flow))
+            .collect();
         steps.extend([Step::SettledDoor(id, door), Step::Opened(id)]);
         let credential = session.credential;
-        self.begin(Operation { credential, on_failure: OnFailure::End(id), steps }, now);
+        self.begin(
+            Operation {
+                credential,
+                on_failure: OnFailure::End(id),
+                steps,
+            },
+            now,
+        );
     }
 }

@@ -22,9 +22,15 @@ pub(crate) struct TagTable {
 }
 
 /// The first key there can be, to begin a range with.
-const FIRST_KEY: KeyRef = KeyRef { credential: CredentialId::from_bytes([0; 16]), number: 0 };
+const FIRST_KEY: KeyRef = KeyRef {
+    credential: CredentialId::from_bytes([0; 16]),
+    number: 0,
+};
 /// The last key there can be, to end a range with.
-const LAST_KEY: KeyRef = KeyRef { credential: CredentialId::from_bytes([0xff; 16]), number: u8::MAX };
+const LAST_KEY: KeyRef = KeyRef {
+    credential: CredentialId::from_bytes([0xff; 16]),
+    number: u8::MAX,
+};
 
 impl TagTable {
     /// Says whether the table is in use, that is, the clock trusted.
@@ -36,7 +42,9 @@ impl TagTable {
     pub(crate) fn keys_of(&self, tag: Tag) -> impl Iterator<Item = (Slot, KeyRef)> {
         let first = (tag, Slot::from_minutes(0), FIRST_KEY);
         let last = (tag, Slot::from_minutes(u64::MAX), LAST_KEY);
-        self.tags.range(first..=last).map(|&(_, slot, key)| (slot, key))
+        self.tags
+            .range(first..=last)
+            .map(|&(_, slot, key)| (slot, key))
     }
 
     /// Says whether the window has moved, so that [`slide`](Self::slide) has something to do.
@@ -56,9 +64,13 @@ impl TagTable {
             return;
         };
         self.tags.retain(|(_, slot, _)| window.contains(slot));
-        let fresh = window.map(|slot| (!before.is_some_and(|slots| slots.contains(&slot))).then_some(slot));
+        let fresh =
+            window.map(|slot| (!before.is_some_and(|slots| slots.contains(&slot))).then_some(slot));
         for (key, derived) in keys {
-            let triples = fresh.into_iter().flatten().map(|slot| (derived.tag(slot), slot, key));
+            let triples = fresh
+                .into_iter()
+                .flatten()
+                .map(|slot| (derived.tag(slot), slot, key));
             self.tags.extend(triples);
         }
     }
@@ -66,7 +78,8 @@ impl TagTable {
     /// Adds a key that is usable from now on.
     pub(crate) fn add(&mut self, key: KeyRef, derived: &DerivedKeys) {
         let slots = self.window.into_iter().flatten();
-        self.tags.extend(slots.map(|slot| (derived.tag(slot), slot, key)));
+        self.tags
+            .extend(slots.map(|slot| (derived.tag(slot), slot, key)));
     }
 
     /// Removes a key that is not usable any more.
@@ -92,11 +105,19 @@ mod tests {
         let credential = CredentialId::from_bytes([byte; 16]);
         let key = CredentialKey::from_bytes([byte; 32]);
         let derived = DerivedKeys::derive(&key, GatewayId::from_bytes([1; 16]), credential);
-        (KeyRef { credential, number: 0 }, derived)
+        (
+            KeyRef {
+                credential,
+                number: 0,
+            },
+            derived,
+        )
     }
 
     fn window(minute: u64) -> Option<[Slot; 4]> {
-        Some(Slot::window(WallTime::from_millis(minute * 60_000 + 30_000)))
+        Some(Slot::window(WallTime::from_millis(
+            minute * 60_000 + 30_000,
+        )))
     }
 
     #[test]

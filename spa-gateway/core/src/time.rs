@@ -36,6 +36,12 @@ impl Moment {
         Self(self.0.saturating_add(millis(by)))
     }
 
+    /// Gives the moment `by` earlier; the origin at the earliest.
+    #[cfg(feature = "vectors")]
+    pub(crate) fn before(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(by)))
+    }
+
     /// Gives the time from `earlier` to here; zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

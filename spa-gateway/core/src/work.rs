@@ -23,9 +23,17 @@ impl Gateway {
     /// Works on the next knock whose credential has nothing under way. `None`: there is none now.
     ///
     /// Call it until it gives `None` after every event: what an effect was waited for may be ready then.
-    pub fn handle_work(&mut self, now: Now, entropy: &mut dyn Entropy) -> Option<Result<(), Refusal>> {
+    pub fn handle_work(
+        &mut self,
+        now: Now,
+        entropy: &mut dyn Entropy,
+    ) -> Option<Result<(), Refusal>> {
         let credentials = &self.credentials;
-        let ready = |id| credentials.get(&id).is_none_or(|credential| credential.memory.under_way == 0);
+        let ready = |id| {
+            credentials
+                .get(&id)
+                .is_none_or(|credential| credential.memory.under_way == 0)
+        };
         let queued = self.queue.pop(ready)?;
         let outcome = self.work_on(queued, now, entropy);
         if let Err(refusal) = outcome {
@@ -34,7 +42,12 @@ impl Gateway {
         Some(outcome)
     }
 
-    fn work_on(&mut self, queued: QueuedKnock, now: Now, entropy: &mut dyn Entropy) -> Result<(), Refusal> {
+    fn work_on(
+        &mut self,
+        queued: QueuedKnock,
+        now: Now,
+        entropy: &mut dyn Entropy,
+    ) -> Result<(), Refusal> {
         let understood = self.open(queued, now)?;
         let fresh = self.freshen(understood, now)?;
         let proven = self.prove(fresh, now)?;
@@ -43,27 +56,39 @@ impl Gateway {
             (Ask::Roam(_), Occasion::New) => self.roam(&proven, now, entropy),
             (Ask::Close(_), Occasion::New) => self.close(&proven, now, entropy),
             (Ask::Enrol(_), _) => self.enrol(&proven, now, entropy),
-            (Ask::Open(_) | Ask::Roam(_) | Ask::Close(_), Occasion::Repeat) => self.repeat(&proven, now, entropy),
+            (Ask::Open(_) | Ask::Roam(_) | Ask::Close(_), Occasion::Repeat) => {
+                self.repeat(&proven, now, entropy)
+            }
         }
     }
 
     /// Steps 6 and 7. Its credential may have lost the key while the knock waited.
     fn open(&self, queued: QueuedKnock, now: Now) -> Result<UnderstoodKnock, Refusal> {
         let QueuedKnock { knock, arrival } = queued;
-        let credential = self.honoured(arrival.key.credential).ok_or(Refusal::CredentialDisabled)?;
-        let key = credential.keys.get(&arrival.key.number).ok_or(Refusal::CredentialDisabled)?;
-        let opened = knock.open(&key.derived, |kid| self.knock_keys.live(kid, now.wall)).map_err(|error| match error {
-            OpenError::UnknownKid => Refusal::UnknownKnockKey,
-            OpenError::NotContributory => Refusal::NotContributory,
-            OpenError::Aead => Refusal::Seal,
-        })?;
+        let credential = self
+            .honoured(arrival.key.credential)
+            .ok_or(Refusal::CredentialDisabled)?;
+        let key = credential
+            .keys
+            .get(&arrival.key.number)
+            .ok_or(Refusal::CredentialDisabled)?;
+        let opened = knock
+            .open(&key.derived, |kid| self.knock_keys.live(kid, now.wall))
+            .map_err(|error| match error {
+                OpenError::UnknownKid => Refusal::UnknownKnockKey,
+                OpenError::NotContributory => Refusal::NotContributory,
+                OpenError::Aead => Refusal::Seal,
+            })?;
         UnderstoodKnock::parse(opened, key.kind, arrival)
     }
 
     /// Step 8. A clock that ran ahead is the administrator's to mend, so the log says so.
     fn freshen(&mut self, knock: UnderstoodKnock, now: Now) -> Result<FreshKnock, Refusal> {
         let id = knock.credential();
-        let credential = self.credentials.get(&id).ok_or(Refusal::CredentialDisabled)?;
+        let credential = self
+            .credentials
+            .get(&id)
+            .ok_or(Refusal::CredentialDisabled)?;
         let fresh = FreshKnock::check(knock, credential, &self.sessions, now);
         if let Err(Refusal::ClockRanAhead) = fresh {
             let mut audit = self.audit_of(id, AuditKind::ClockRanAhead, now);
@@ -76,8 +101,14 @@ impl Gateway {
     /// Steps 9 and 10.
     fn prove(&mut self, fresh: FreshKnock, now: Now) -> Result<ProvenKnock, Refusal> {
         let id = fresh.arrival().key.credential;
-        let credential = self.credentials.get(&id).ok_or(Refusal::CredentialDisabled)?;
-        let person = self.persons.get(&credential.person).ok_or(Refusal::CredentialDisabled)?;
+        let credential = self
+            .credentials
+            .get(&id)
+            .ok_or(Refusal::CredentialDisabled)?;
+        let person = self
+            .persons
+            .get(&credential.person)
+            .ok_or(Refusal::CredentialDisabled)?;
         if !credential.memory.failures.offers(now.mono) {
             return Err(Refusal::FailureRate);
         }
@@ -103,17 +134,27 @@ impl Gateway {
         }
         credential.failures = credential.failures.saturating_add(1);
         let in_a_row = credential.failures;
-        let mut changes = Vec::from([Change::FailuresCounted { credential: id, in_a_row }]);
+        let mut changes = Vec::from([Change::FailuresCounted {
+            credential: id,
+            in_a_row,
+        }]);
         self.put_audit(audit);
         if failure.refusal == Refusal::OtherEnroller {
             changes.push(Change::CredentialErased { credential: id });
             self.void_invite(id, "used by a second enroller", now);
         } else if in_a_row >= MAX_FAILURES {
-            changes.push(Change::CredentialStanding { credential: id, standing: Standing::Disabled });
+            changes.push(Change::CredentialStanding {
+                credential: id,
+                standing: Standing::Disabled,
+            });
             self.disable_credential(id, EndReason::Revoked, now);
             let audit = self.audit_of(id, AuditKind::CredentialDisabled, now);
-            self.put_audit(AuditRecord { reason: Some("a hundred failures in a row"), ..audit });
+            self.put_audit(AuditRecord {
+                reason: Some("a hundred failures in a row"),
+                ..audit
+            });
         }
-        self.outbox.put(EffectKind::Record(Record { changes }), Waiter::Nobody);
+        self.outbox
+            .put(EffectKind::Record(Record { changes }), Waiter::Nobody);
     }
 }

@@ -30,25 +30,39 @@ impl Gateway {
     ///
     /// # Errors
     /// If nothing that is live matches.
-    pub fn cut_sessions(&mut self, selector: &Selector, now: Now) -> Result<Vec<SessionId>, AdminRefusal> {
+    pub fn cut_sessions(
+        &mut self,
+        selector: &Selector,
+        now: Now,
+    ) -> Result<Vec<SessionId>, AdminRefusal> {
         let device = match selector {
             Selector::Device(device) => Some(self.find_device(device)?),
             Selector::Session(_) | Selector::Person(_) | Selector::Resource(_) => None,
         };
         let matches = |id: SessionId, session: &Session| match selector {
             Selector::Session(wanted) => id == *wanted,
-            Selector::Person(name) => {
-                self.credentials.get(&session.credential).is_some_and(|credential| credential.person == *name)
-            }
+            Selector::Person(name) => self
+                .credentials
+                .get(&session.credential)
+                .is_some_and(|credential| credential.person == *name),
             Selector::Device(_) => Some(session.credential) == device,
             Selector::Resource(name) => session.resources.contains(name),
         };
-        let live = self.sessions.iter().filter(|(_, session)| session.phase != Phase::Ending);
-        let cut: Vec<SessionId> =
-            live.filter(|(id, session)| matches(*id, session)).map(|(id, _)| id).collect();
+        let live = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.phase != Phase::Ending);
+        let cut: Vec<SessionId> = live
+            .filter(|(id, session)| matches(*id, session))
+            .map(|(id, _)| id)
+            .collect();
         for id in &cut {
             self.end_session(*id, EndReason::Cut, now);
         }
-        if cut.is_empty() { Err(AdminRefusal::NoSession) } else { Ok(cut) }
+        if cut.is_empty() {
+            Err(AdminRefusal::NoSession)
+        } else {
+            Ok(cut)
+        }
     }
 }

@@ -77,7 +77,10 @@ impl Gateway {
         now: Now,
         entropy: &mut dyn Entropy,
     ) -> Result<Accepted<InviteOffer>, AdminRefusal> {
-        let person = self.persons.get(name).ok_or_else(|| AdminRefusal::NoPerson(name.clone()))?;
+        let person = self
+            .persons
+            .get(name)
+            .ok_or_else(|| AdminRefusal::NoPerson(name.clone()))?;
         if person.standing == Standing::Disabled {
             return Err(AdminRefusal::PersonDisabled(name.clone()));
         }
@@ -85,11 +88,17 @@ impl Gateway {
             return Err(AdminRefusal::BadValidity);
         }
         if self.credentials.len() >= MAX_CREDENTIALS {
-            return Err(AdminRefusal::Full { what: "devices and invites", most: MAX_CREDENTIALS });
+            return Err(AdminRefusal::Full {
+                what: "devices and invites",
+                most: MAX_CREDENTIALS,
+            });
         }
         if self.credentials_of(name).len() >= MAX_CREDENTIALS_OF_PERSON {
             let most = MAX_CREDENTIALS_OF_PERSON;
-            return Err(AdminRefusal::Full { what: "devices and invites of one user", most });
+            return Err(AdminRefusal::Full {
+                what: "devices and invites of one user",
+                most,
+            });
         }
         let id = CredentialId::from_bytes(*draw(entropy, Purpose::CredentialId));
         let key = CredentialKey::from_bytes(*draw(entropy, Purpose::Secret));
@@ -99,7 +108,12 @@ impl Gateway {
             person: name.clone(),
             label: String::new(),
             proof: None,
-            keys: [KeyRow { number: INVITE_KEY, kind: KeyKind::Invite, key: key.duplicate() }].into(),
+            keys: [KeyRow {
+                number: INVITE_KEY,
+                kind: KeyKind::Invite,
+                key: key.duplicate(),
+            }]
+            .into(),
             standing: Standing::Enabled,
             expires: None,
             confirmed: terms.confirm == Confirm::Waived,
@@ -109,7 +123,12 @@ impl Gateway {
             failures: 0,
         };
         let record = self.add(Change::InviteMade(row()), Addition::Invite(row()));
-        let value = InviteOffer { credential: id, key, b_0: self.knock_keys.identity(), until };
+        let value = InviteOffer {
+            credential: id,
+            key,
+            b_0: self.knock_keys.identity(),
+            until,
+        };
         Ok(Accepted { value, record })
     }
 
@@ -119,13 +138,22 @@ impl Gateway {
     /// If there is no such device, or nothing to confirm.
     pub fn confirm_device(&mut self, device: &DeviceRef) -> Result<Accepted<()>, AdminRefusal> {
         let id = self.find_device(device)?;
-        let refused = |why: fn(Name, String) -> AdminRefusal| Err(why(device.person.clone(), device.label.clone()));
+        let refused = |why: fn(Name, String) -> AdminRefusal| {
+            Err(why(device.person.clone(), device.label.clone()))
+        };
         match self.credentials.get(&id) {
-            Some(credential) if credential.proof.is_none() => return refused(AdminRefusal::NotEnrolled),
-            Some(credential) if credential.confirmed => return refused(AdminRefusal::AlreadyConfirmed),
+            Some(credential) if credential.proof.is_none() => {
+                return refused(AdminRefusal::NotEnrolled);
+            }
+            Some(credential) if credential.confirmed => {
+                return refused(AdminRefusal::AlreadyConfirmed);
+            }
             Some(_) | None => {}
         }
-        let record = self.add(Change::CredentialConfirmed { credential: id }, Addition::Confirmed(id));
+        let record = self.add(
+            Change::CredentialConfirmed { credential: id },
+            Addition::Confirmed(id),
+        );
         Ok(Accepted { value: (), record })
     }
 
@@ -133,11 +161,18 @@ impl Gateway {
     ///
     /// # Errors
     /// If there is no such device.
-    pub fn revoke_device(&mut self, device: &DeviceRef, now: Now) -> Result<Accepted<()>, AdminRefusal> {
+    pub fn revoke_device(
+        &mut self,
+        device: &DeviceRef,
+        now: Now,
+    ) -> Result<Accepted<()>, AdminRefusal> {
         let id = self.find_device(device)?;
         self.disable_credential(id, EndReason::Revoked, now);
         self.audit_device(id, AuditKind::DeviceRevoked, now);
-        Ok(self.take(Change::CredentialStanding { credential: id, standing: Standing::Disabled }))
+        Ok(self.take(Change::CredentialStanding {
+            credential: id,
+            standing: Standing::Disabled,
+        }))
     }
 
     /// Enables a device that was revoked, or that a hundred failures disabled.
@@ -146,7 +181,10 @@ impl Gateway {
     /// If there is no such device.
     pub fn enable_device(&mut self, device: &DeviceRef) -> Result<Accepted<()>, AdminRefusal> {
         let id = self.find_device(device)?;
-        let change = Change::CredentialStanding { credential: id, standing: Standing::Enabled };
+        let change = Change::CredentialStanding {
+            credential: id,
+            standing: Standing::Enabled,
+        };
         let record = self.add(change, Addition::CredentialEnabled(id));
         Ok(Accepted { value: (), record })
     }
@@ -156,16 +194,39 @@ impl Gateway {
     ///
     /// # Errors
     /// If there is no such device.
-    pub fn resync_device(&mut self, device: &DeviceRef, now: Now) -> Result<Accepted<()>, AdminRefusal> {
+    pub fn resync_device(
+        &mut self,
+        device: &DeviceRef,
+        now: Now,
+    ) -> Result<Accepted<()>, AdminRefusal> {
         let id = self.find_device(device)?;
         let credential = self.credentials.get(&id).ok_or_else(|| no_device(device))?;
-        let person = self.persons.get(&device.person).ok_or_else(|| no_device(device))?;
+        let person = self
+            .persons
+            .get(&device.person)
+            .ok_or_else(|| no_device(device))?;
         let last_ts = credential.last_ts.min(now.wall);
-        let period = person.totp.as_ref().map_or(1, |totp| u64::from(totp.period));
+        let period = person
+            .totp
+            .as_ref()
+            .map_or(1, |totp| u64::from(totp.period));
         let last_step = person.last_step.min(now.wall.as_millis() / 1000 / period);
         let person = device.person.clone();
-        let change = Change::Resynced { credential: id, last_ts, person: person.clone(), last_step };
-        let record = self.add(change, Addition::Resynced { credential: id, last_ts, person, last_step });
+        let change = Change::Resynced {
+            credential: id,
+            last_ts,
+            person: person.clone(),
+            last_step,
+        };
+        let record = self.add(
+            change,
+            Addition::Resynced {
+                credential: id,
+                last_ts,
+                person,
+                last_step,
+            },
+        );
         Ok(Accepted { value: (), record })
     }
 
@@ -185,9 +246,13 @@ impl Gateway {
 
     /// Finds a device by its label, or by the beginning of its id if that names just one.
     pub(crate) fn find_device(&self, device: &DeviceRef) -> Result<CredentialId, AdminRefusal> {
-        let theirs = || self.credentials.iter().filter(|(_, credential)| credential.person == device.person);
-        let mut labelled =
-            theirs().filter(|(_, credential)| !device.label.is_empty() && credential.label == device.label);
+        let theirs = || {
+            self.credentials
+                .iter()
+                .filter(|(_, credential)| credential.person == device.person)
+        };
+        let mut labelled = theirs()
+            .filter(|(_, credential)| !device.label.is_empty() && credential.label == device.label);
         if let Some((id, _)) = labelled.next() {
             return Ok(*id);
         }

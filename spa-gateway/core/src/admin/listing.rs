@@ -141,13 +141,19 @@ impl Gateway {
             standing: person.standing,
             totp_proven: person.totp.as_ref().is_some_and(|totp| totp.proven),
             recovery_codes: person.recovery.len(),
-            devices: self.devices().filter(|device| device.person == *name).count(),
+            devices: self
+                .devices()
+                .filter(|device| device.person == *name)
+                .count(),
         })
     }
 
     /// Gives every device that has enrolled.
     pub fn devices(&self) -> impl Iterator<Item = DeviceView> {
-        let enrolled = self.credentials.iter().filter(|(_, credential)| credential.proof.is_some());
+        let enrolled = self
+            .credentials
+            .iter()
+            .filter(|(_, credential)| credential.proof.is_some());
         enrolled.map(|(id, credential)| DeviceView {
             credential: *id,
             person: credential.person.clone(),
@@ -164,7 +170,10 @@ impl Gateway {
 
     /// Gives every invite nobody has used yet.
     pub fn invites(&self) -> impl Iterator<Item = InviteView> {
-        let open = self.credentials.iter().filter(|(_, credential)| credential.proof.is_none());
+        let open = self
+            .credentials
+            .iter()
+            .filter(|(_, credential)| credential.proof.is_none());
         open.map(|(id, credential)| InviteView {
             credential: *id,
             person: credential.person.clone(),

@@ -34,13 +34,18 @@ impl Gateway {
         kind: PersonKind,
         entropy: &mut dyn Entropy,
     ) -> Result<Accepted<()>, AdminRefusal> {
-        let under_way =
-            self.outbox.additions().any(|added| matches!(added, Addition::Person(row) if row.name == *name));
+        let under_way = self
+            .outbox
+            .additions()
+            .any(|added| matches!(added, Addition::Person(row) if row.name == *name));
         if self.persons.contains_key(name) || under_way {
             return Err(AdminRefusal::PersonExists(name.clone()));
         }
         if self.persons.len() >= MAX_PERSONS {
-            return Err(AdminRefusal::Full { what: "users", most: MAX_PERSONS });
+            return Err(AdminRefusal::Full {
+                what: "users",
+                most: MAX_PERSONS,
+            });
         }
         let secret = new_totp_secret(entropy);
         let row = || PersonRow {
@@ -73,7 +78,10 @@ impl Gateway {
         }
         self.audit_person(name, AuditKind::PersonDisabled, now);
         let standing = Standing::Disabled;
-        Ok(self.take(Change::PersonStanding { person: name.clone(), standing }))
+        Ok(self.take(Change::PersonStanding {
+            person: name.clone(),
+            standing,
+        }))
     }
 
     /// Enables somebody again.
@@ -82,7 +90,10 @@ impl Gateway {
     /// If there is nobody of that name.
     pub fn enable_person(&mut self, name: &Name) -> Result<Accepted<()>, AdminRefusal> {
         self.person_mut(name)?;
-        let change = Change::PersonStanding { person: name.clone(), standing: Standing::Enabled };
+        let change = Change::PersonStanding {
+            person: name.clone(),
+            standing: Standing::Enabled,
+        };
         let record = self.add(change, Addition::PersonEnabled(name.clone()));
         Ok(Accepted { value: (), record })
     }
@@ -98,7 +109,9 @@ impl Gateway {
         }
         self.persons.remove(name);
         self.audit_person(name, AuditKind::PersonRemoved, now);
-        Ok(self.take(Change::PersonErased { person: name.clone() }))
+        Ok(self.take(Change::PersonErased {
+            person: name.clone(),
+        }))
     }
 
     /// Gives somebody a new phone secret; the next enrolment hands it over.
@@ -113,8 +126,19 @@ impl Gateway {
         self.human(name)?;
         let secret = new_totp_secret(entropy);
         let digits = self.settings.totp_digits;
-        let change = Change::TotpReplaced { person: name.clone(), secret: secret.duplicate(), digits };
-        let record = self.add(change, Addition::Totp { person: name.clone(), secret, digits });
+        let change = Change::TotpReplaced {
+            person: name.clone(),
+            secret: secret.duplicate(),
+            digits,
+        };
+        let record = self.add(
+            change,
+            Addition::Totp {
+                person: name.clone(),
+                secret,
+                digits,
+            },
+        );
         Ok(Accepted { value: (), record })
     }
 
@@ -131,20 +155,38 @@ impl Gateway {
         let mut new_code = || RecoveryCode::from_bytes(*draw(entropy, Purpose::Secret));
         let codes: Vec<RecoveryCode> = (0..RECOVERY_CODES).map(|_| new_code()).collect();
         let hashes: Vec<[u8; 32]> = codes.iter().map(RecoveryCode::digest).collect();
-        let change = Change::RecoveryReplaced { person: name.clone(), hashes: hashes.clone() };
-        let record = self.add(change, Addition::Recovery { person: name.clone(), hashes });
-        Ok(Accepted { value: codes, record })
+        let change = Change::RecoveryReplaced {
+            person: name.clone(),
+            hashes: hashes.clone(),
+        };
+        let record = self.add(
+            change,
+            Addition::Recovery {
+                person: name.clone(),
+                hashes,
+            },
+        );
+        Ok(Accepted {
+            value: codes,
+            record,
+        })
     }
 
     /// Records a change that memory follows already.
     pub(super) fn take(&mut self, change: Change) -> Accepted<()> {
-        let record: EffectId =
-            self.outbox.put(EffectKind::Record(Record { changes: [change].into() }), Waiter::Nobody);
+        let record: EffectId = self.outbox.put(
+            EffectKind::Record(Record {
+                changes: [change].into(),
+            }),
+            Waiter::Nobody,
+        );
         Accepted { value: (), record }
     }
 
     fn person_mut(&mut self, name: &Name) -> Result<&mut Person, AdminRefusal> {
-        self.persons.get_mut(name).ok_or_else(|| AdminRefusal::NoPerson(name.clone()))
+        self.persons
+            .get_mut(name)
+            .ok_or_else(|| AdminRefusal::NoPerson(name.clone()))
     }
 
     fn human(&mut self, name: &Name) -> Result<&mut Person, AdminRefusal> {

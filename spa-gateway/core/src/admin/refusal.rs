@@ -39,18 +39,35 @@ impl fmt::Display for AdminRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PersonExists(name) => write!(f, "`{name}` exists already; choose another name"),
-            Self::NoPerson(name) => write!(f, "there is no user `{name}`; `spa-admin user list` shows all"),
+            Self::NoPerson(name) => write!(
+                f,
+                "there is no user `{name}`; `spa-admin user list` shows all"
+            ),
             Self::PersonDisabled(name) => {
-                write!(f, "user `{name}` is disabled; `spa-admin user enable {name}` comes first")
+                write!(
+                    f,
+                    "user `{name}` is disabled; `spa-admin user enable {name}` comes first"
+                )
             }
-            Self::Machine(name) => write!(f, "`{name}` is a machine and has neither phone nor recovery codes"),
+            Self::Machine(name) => write!(
+                f,
+                "`{name}` is a machine and has neither phone nor recovery codes"
+            ),
             Self::NoDevice(name, label) => {
-                write!(f, "user `{name}` has no device `{label}`; `spa-admin device list` shows all")
+                write!(
+                    f,
+                    "user `{name}` has no device `{label}`; `spa-admin device list` shows all"
+                )
             }
             Self::NotEnrolled(name, label) => {
-                write!(f, "device `{name}/{label}` has not enrolled yet, so there are no words to compare")
+                write!(
+                    f,
+                    "device `{name}/{label}` has not enrolled yet, so there are no words to compare"
+                )
             }
-            Self::AlreadyConfirmed(name, label) => write!(f, "device `{name}/{label}` is confirmed already"),
+            Self::AlreadyConfirmed(name, label) => {
+                write!(f, "device `{name}/{label}` is confirmed already")
+            }
             Self::Full { what, most } => write!(f, "no more than {most} {what}; remove some first"),
             Self::BadValidity => f.write_str("an invite is valid from one minute to thirty days"),
             Self::NoSession => {
