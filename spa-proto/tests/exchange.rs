@@ -215,6 +215,40 @@ fn the_reply_with_the_latest_gateway_time_counts_and_an_older_one_is_stale() {
 }
 
 #[test]
+fn a_reply_to_any_packet_of_a_transaction_opens_and_one_to_none_is_no_answer() {
+    let parties = Parties::new(9);
+    let now = WallTime::from_millis(1_800_000_000_000);
+    let request = Request {
+        ts: now,
+        same_port: false,
+        source: None,
+        ask: close(),
+    };
+    let mut transaction = Transaction::new(&request).expect("it fits");
+    for (ms, e) in [(0, 1), (1, 2), (2, 3)] {
+        let packet = parties.knock(&mut transaction, now.slot(), [e; 32]);
+        let opened = parties.open(&packet, now.slot()).expect("it opens");
+        let said = answer(Op::Close, now.saturating_add(Duration::from_millis(ms)))
+            .encode()
+            .expect("it fits");
+        let sealed = seal_reply(&opened.reply_keys(), [7; 32], &said).expect("E is good");
+        assert!(
+            transaction
+                .open_reply(&sealed.packet, now, DefaultRoute::Refuse)
+                .is_ok(),
+            "packet {e}"
+        );
+    }
+    let (_, other, _) = exchange(close());
+    let said = answer(Op::Close, now).encode().expect("it fits");
+    let foreign = seal_reply(&other.reply_keys(), [7; 32], &said).expect("E is good");
+    let mut others = Transaction::new(&request).expect("it fits");
+    parties.knock(&mut others, now.slot(), [8; 32]);
+    let opened = others.open_reply(&foreign.packet, now, DefaultRoute::Refuse);
+    assert_eq!(opened.unwrap_err(), ReplyError::Tag);
+}
+
+#[test]
 fn a_transaction_has_six_packets_with_one_request_and_nothing_else_in_common() {
     let parties = Parties::new(9);
     let request = Request {
