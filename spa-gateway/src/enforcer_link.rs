@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -118,6 +119,8 @@ pub fn spawn(
         .env_clear()
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
+        // A Ctrl-C on the terminal is for us; the enforcer ends when we do.
+        .process_group(0)
         .spawn()
         .map_err(|source| LinkError::Run { file, source })?;
     let link = EnforcerLink {

@@ -242,6 +242,8 @@ pub struct Session {
     pub user: String,
     /// On which device.
     pub device: String,
+    /// `opening`, `waiting` for its handshake, `live` or `ending`.
+    pub state: String,
     /// What it reaches; empty is the control channel alone.
     pub resources: Vec<String>,
     /// Where it came from.
@@ -252,6 +254,10 @@ pub struct Session {
     pub opened: u64,
     /// When it ends.
     pub not_after: u64,
+    /// Bytes received from its peer.
+    pub received: u64,
+    /// Bytes sent to its peer.
+    pub sent: u64,
 }
 
 /// A new invite.

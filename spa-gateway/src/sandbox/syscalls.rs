@@ -132,11 +132,10 @@ pub(super) fn restrict() -> Result<(), seccompiler::Error> {
 }
 
 fn program() -> Result<BpfProgram, BackendError> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = PLAIN
+    let mut rules: BTreeMap<c_long, Vec<SeccompRule>> = PLAIN
         .iter()
         .chain(OLDER)
-        // `c_long` is 64 bits wide on every architecture seccompiler knows.
-        .map(|call| (i64::from(*call), Vec::new()))
+        .map(|call| (*call, Vec::new()))
         .collect();
     let families = FAMILIES
         .iter()
@@ -148,7 +147,7 @@ fn program() -> Result<BpfProgram, BackendError> {
         })
         .collect::<Result<Vec<_>, _>>()?;
     for call in [SYS_socket, SYS_socketpair] {
-        rules.insert(i64::from(call), families.clone());
+        rules.insert(call, families.clone());
     }
     let refuse = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let filter = SeccompFilter::new(

@@ -43,7 +43,8 @@ pub(super) fn apply(db: &Connection, seal: &Seal, change: &Change) -> Result<(),
             standing,
         } => run(
             db,
-            "UPDATE credential SET standing = ?2 WHERE id = ?1",
+            // Whoever is enabled begins anew (SPEC §8 step 9).
+            "UPDATE credential SET standing = ?2, failures = iif(?2 = 'enabled', 0, failures) WHERE id = ?1",
             params![credential.as_bytes(), standing_text(*standing)],
         ),
         Change::SessionOpened(row) => insert_session(db, seal, row),

@@ -1,0 +1,316 @@
+//! The command line of `spa-admin`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::init::InitArgs;
+use crate::config::{DEFAULT_CONFIG, Span};
+
+/// Administers a single-packet-authorization gateway
+///
+/// Exit codes: 0 done, 1 refused or failed, 2 usage.
+#[derive(Debug, Parser)]
+#[command(name = "spa-admin", version, max_term_width = 100)]
+pub struct Cli {
+    /// The gateway's configuration; its paths say which gateway is meant
+    #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub config: PathBuf,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a new gateway: configuration, policy, keys and store
+    ///
+    /// Asks for what is not given as a flag. Run over SSH through the interface that faces
+    /// strangers, it keeps the SSH port open and says so.
+    Init(Box<InitArgs>),
+    /// People and machines
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Make a one-use invite for a new device
+    ///
+    /// Prints one line to hand over on a channel the person trusts. Whoever has it can
+    /// enrol; it is worth nothing once it was used.
+    Invite(InviteArgs),
+    /// Devices and open invites
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// What can be reached; edits the policy file, comments stay
+    #[command(subcommand)]
+    Resource(ResourceCommand),
+    /// Allow a group a resource; edits the policy file, comments stay
+    Allow(AllowArgs),
+    /// The policy file
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Sessions
+    #[command(subcommand)]
+    Session(SessionCommand),
+    /// A person's second factor
+    #[command(subcommand)]
+    Mfa(MfaCommand),
+    /// Make new one-use codes that stand in for a lost phone; the old ones are void
+    RecoveryCodes {
+        /// Whose
+        user: String,
+    },
+    /// How the gateway is
+    Status(ListArgs),
+    /// Look for what keeps the gateway from working, or from being dark
+    Doctor,
+    /// What happened: the audit log
+    Log(LogArgs),
+    /// The store
+    #[command(subcommand)]
+    Store(StoreCommand),
+}
+
+/// Flags of a listing.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ListArgs {
+    /// Print JSON: times in Unix milliseconds, ids in hex
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `user`.
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Add somebody
+    Add {
+        /// The name: letters, digits and . _ @ -
+        user: String,
+        /// Put the user into this group of the policy; repeat for several
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
+        /// A machine: no password, no phone; the policy must name what it may reach
+        #[arg(long)]
+        machine: bool,
+    },
+    /// List everybody
+    List(ListArgs),
+    /// Show one user with devices and sessions
+    Show {
+        /// Whom
+        user: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop honouring a user; sessions end at once
+    Disable {
+        /// Whom
+        user: String,
+    },
+    /// Honour a user again
+    Enable {
+        /// Whom
+        user: String,
+    },
+    /// Remove a user with all devices; sessions end at once
+    Remove {
+        /// Whom
+        user: String,
+    },
+}
+
+/// `invite`.
+#[derive(Debug, Args)]
+pub struct InviteArgs {
+    /// For whom
+    pub user: String,
+    /// Show it as a QR code as well
+    #[arg(long)]
+    pub qr: bool,
+    /// How long it can be used
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub valid: Span,
+    /// Do not ask for the four words: the invite is handed over in person
+    #[arg(long)]
+    pub no_confirm: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `device`.
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// List devices and open invites
+    List(ListArgs),
+    /// Show one device
+    Show {
+        /// Which, as USER/DEVICE
+        device: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say that you heard the four words from the person and they are the same
+    Confirm {
+        /// Which, as USER/DEVICE
+        device: String,
+    },
+    /// Take a device's keys away; its session ends at once
+    Revoke {
+        /// Which, as USER/DEVICE; an open invite as USER/CREDENTIAL
+        device: String,
+    },
+    /// Honour a device again that failed a hundred times in a row
+    Enable {
+        /// Which, as USER/DEVICE
+        device: String,
+    },
+    /// Mend a device whose clock, or ours, ran ahead once
+    Resync {
+        /// Which, as USER/DEVICE
+        device: String,
+    },
+}
+
+/// `resource`.
+#[derive(Debug, Subcommand)]
+pub enum ResourceCommand {
+    /// Add something that can be reached
+    Add {
+        /// The name people knock for
+        name: String,
+        /// ADDRESS, ADDRESS/PREFIX, or "gateway" for this machine
+        address: String,
+        /// PORT/PROTO or FIRST-LAST/PROTO
+        #[arg(required = true, value_name = "PORT/PROTO")]
+        ports: Vec<String>,
+    },
+    /// List what can be reached
+    List(ListArgs),
+    /// Remove a resource that no rule names any more
+    Remove {
+        /// Which
+        name: String,
+    },
+}
+
+/// `allow`.
+#[derive(Debug, Args)]
+pub struct AllowArgs {
+    /// Whom
+    pub group: String,
+    /// What
+    pub resource: String,
+    /// The longest session [default: what the policy's defaults say]
+    #[arg(long = "for", value_name = "TIME")]
+    pub length: Option<Span>,
+}
+
+/// `policy`.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Say whether a policy file would be accepted; changes nothing
+    Check {
+        /// The file [default: the gateway's own]
+        file: Option<PathBuf>,
+    },
+    /// Have the gateway read its policy again
+    Reload,
+}
+
+/// `session`.
+#[derive(Debug, Subcommand)]
+pub enum SessionCommand {
+    /// List sessions
+    List(ListArgs),
+    /// End sessions now, and say how many milliseconds it took
+    Cut {
+        /// A session id, USER, USER/DEVICE, or resource:NAME
+        what: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `mfa`.
+#[derive(Debug, Subcommand)]
+pub enum MfaCommand {
+    /// Void the phone's secret; the next enrolment of a device hands a new one over
+    Reset {
+        /// Whose
+        user: String,
+    },
+}
+
+/// `log`.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// Go on printing what happens
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Of this user only
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Only where somebody did not get what was asked for
+    #[arg(long)]
+    pub denied: bool,
+    /// How many lines to begin with
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
+    pub lines: u32,
+    /// Print JSON lines
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `store`.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Take a restored store for the newest one, after a look at `device list`
+    Accept,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_configuration_may_stand_before_or_after() {
+        for line in [
+            "spa-admin --config /x status --json",
+            "spa-admin status --json --config /x",
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).expect("parses");
+            assert_eq!(cli.config, PathBuf::from("/x"));
+            assert!(matches!(
+                cli.command,
+                Command::Status(ListArgs { json: true })
+            ));
+        }
+    }
+
+    #[test]
+    fn unattended_init_takes_every_flag() {
+        let line = "spa-admin init --interface eth0 --public 198.51.100.10:51820 --pool 10.200.0.0/16 --pool fd5a:1::/64 --yes";
+        let cli = Cli::try_parse_from(line.split(' ')).expect("parses");
+        let Command::Init(args) = cli.command else {
+            panic!("init")
+        };
+        assert_eq!(args.pools.len(), 2);
+        assert!(args.yes);
+    }
+
+    #[test]
+    fn a_wrong_value_is_a_usage_error() {
+        let refusal = Cli::try_parse_from(["spa-admin", "invite", "ana", "--valid", "24"]);
+        assert_eq!(refusal.expect_err("refused").exit_code(), 2);
+    }
+}

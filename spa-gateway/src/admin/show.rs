@@ -1,0 +1,230 @@
+//! Prints listings: columns for people, JSON for programs.
+
+use serde::Serialize;
+
+use crate::audit::printable;
+use crate::calendar::utc;
+use crate::control::protocol::{Device, Session, Status, User, UserKind};
+
+/// Prints a value as JSON on one line.
+pub fn json(value: &impl Serialize) {
+    println!(
+        "{}",
+        serde_json::to_string(value).expect("listings are JSON")
+    );
+}
+
+/// Prints rows below their heads, each column as wide as it needs.
+pub fn table(heads: &[&str], rows: &[Vec<String>]) {
+    print!("{}", table_text(heads, rows));
+}
+
+fn table_text(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let heads: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
+    let all = || std::iter::once(&heads).chain(rows);
+    let widths: Vec<usize> = (0..heads.len())
+        .map(|column| {
+            all()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    let mut text = String::new();
+    for row in all() {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Prints users.
+pub fn users(users: &[User]) {
+    let rows: Vec<Vec<String>> = users
+        .iter()
+        .map(|user| {
+            let kind = match user.kind {
+                UserKind::Human => "human",
+                UserKind::Machine => "machine",
+            };
+            let state = if user.enabled { "enabled" } else { "disabled" };
+            vec![
+                user.user.clone(),
+                kind.to_owned(),
+                state.to_owned(),
+                user.devices.to_string(),
+                user.groups.join(", "),
+            ]
+        })
+        .collect();
+    table(&["USER", "KIND", "STATE", "DEVICES", "GROUPS"], &rows);
+}
+
+/// Prints devices.
+pub fn devices(devices: &[Device]) {
+    let rows: Vec<Vec<String>> = devices
+        .iter()
+        .map(|device| {
+            let name = if device.device.is_empty() {
+                &device.credential
+            } else {
+                &device.device
+            };
+            let state = match (device.confirmed, device.state.as_str()) {
+                (false, "active" | "enrolled") => format!("{}, not confirmed", device.state),
+                _ => device.state.clone(),
+            };
+            vec![
+                format!("{}/{}", device.user, printable(name)),
+                state,
+                device.words.clone().unwrap_or_default(),
+                device.last_knock.map(utc).unwrap_or_default(),
+            ]
+        })
+        .collect();
+    table(&["DEVICE", "STATE", "WORDS", "LAST KNOCK"], &rows);
+}
+
+/// Prints one device.
+pub fn device(device: &Device) {
+    let mut lines = vec![
+        (
+            "device",
+            format!("{}/{}", device.user, printable(&device.device)),
+        ),
+        ("credential", device.credential.clone()),
+        ("state", device.state.clone()),
+        (
+            "confirmed",
+            if device.confirmed { "yes" } else { "no" }.to_owned(),
+        ),
+    ];
+    let mut put = |what, value: Option<String>| lines.extend(value.map(|value| (what, value)));
+    put("words", device.words.clone());
+    put("invite until", device.invite_until.map(utc));
+    put("last knock", device.last_knock.map(utc));
+    put("failures", Some(device.failures.to_string()));
+    print_lines(&lines);
+}
+
+/// Prints sessions.
+pub fn sessions(sessions: &[Session]) {
+    let rows: Vec<Vec<String>> = sessions
+        .iter()
+        .map(|session| {
+            let resources = match &session.resources[..] {
+                [] => "control channel alone".to_owned(),
+                some => some.join(", "),
+            };
+            vec![
+                session.session.clone(),
+                format!("{}/{}", session.user, printable(&session.device)),
+                session.state.clone(),
+                resources,
+                session.source.clone(),
+                utc(session.not_after),
+            ]
+        })
+        .collect();
+    table(
+        &["SESSION", "DEVICE", "STATE", "REACHES", "FROM", "UNTIL"],
+        &rows,
+    );
+}
+
+/// Prints how the gateway is.
+pub fn status(status: &Status) {
+    let yes = |yes| if yes { "yes" } else { "no" };
+    let keep_open = match &status.keep_open[..] {
+        [] => "none".to_owned(),
+        some => format!("{}  (everybody reaches them)", some.join(", ")),
+    };
+    let mut lines = vec![
+        (
+            "gateway",
+            format!(
+                "{}, version {}, since {}",
+                status.gateway,
+                status.version,
+                utc(status.since)
+            ),
+        ),
+        ("accepts knocks", yes(status.accepting).to_owned()),
+        (
+            "knocks",
+            format!(
+                "UDP port {} on {}, invites name {}",
+                status.port,
+                status.interfaces.join(", "),
+                status.public
+            ),
+        ),
+        (
+            "wireguard",
+            format!(
+                "{}, {} on UDP port {}",
+                status.wireguard, status.wireguard_interface, status.wireguard_port
+            ),
+        ),
+        ("clock", status.clock.clone()),
+        ("policy", status.policy.clone()),
+        ("store", status.store.clone()),
+        ("ports kept open", keep_open),
+        (
+            "users",
+            format!("{}, devices {}", status.users, status.devices),
+        ),
+        (
+            "sessions",
+            format!(
+                "{}, peers {}, doors {}, flows {}",
+                status.sessions, status.peers, status.doors, status.flows
+            ),
+        ),
+    ];
+    let counts = |counts: &std::collections::BTreeMap<String, u32>| {
+        let some: Vec<String> = counts
+            .iter()
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        if some.is_empty() {
+            "none".to_owned()
+        } else {
+            some.join(", ")
+        }
+    };
+    lines.push(("refused knocks", counts(&status.refusals)));
+    lines.push(("dropped unread", counts(&status.dropped)));
+    print_lines(&lines);
+}
+
+/// Prints names and values in two columns.
+pub fn print_lines(lines: &[(&str, String)]) {
+    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, value) in lines {
+        println!("{name:width$}  {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_they_need() {
+        let rows = vec![
+            vec!["ana".to_owned(), String::new()],
+            vec!["böris".to_owned(), "x".to_owned()],
+        ];
+        assert_eq!(
+            table_text(&["USER", "B"], &rows),
+            "USER   B\nana\nböris  x\n"
+        );
+    }
+}

@@ -1,0 +1,134 @@
+//! The command line of `spa-gateway`.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing::level_filters::LevelFilter;
+
+use crate::config::{Config, DEFAULT_CONFIG};
+use crate::daemon::{self, StartError};
+use crate::preflight::{self, Finding};
+
+/// Keeps every port closed and lets in who knocks with all factors
+///
+/// Exit codes: 0 done, 1 refused or failed, 2 usage.
+#[derive(Debug, Parser)]
+#[command(name = "spa-gateway", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway; start it as root, it leaves root by itself
+    ///
+    /// SIGHUP reads the policy again, SIGTERM ends it; sessions outlive a restart.
+    Run {
+        #[command(flatten)]
+        common: Common,
+        /// Only look whether it could run, as `check` does
+        #[arg(long)]
+        check: bool,
+        /// How much to log on stdout; `debug` names clients
+        #[arg(long, value_enum, default_value_t = LogLevel::Info)]
+        log: LogLevel,
+    },
+    /// Say what would keep the gateway from running, or from working as expected; changes nothing
+    Check {
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// Runs what the command line says.
+#[must_use]
+pub fn main(cli: &Cli) -> ExitCode {
+    match &cli.command {
+        Command::Check { common }
+        | Command::Run {
+            common,
+            check: true,
+            ..
+        } => check(&common.config),
+        Command::Run { common, log, .. } => {
+            log_to_stdout(*log);
+            run(&common.config)
+        }
+    }
+}
+
+fn run(config: &Path) -> ExitCode {
+    match daemon::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Its own line is out already.
+        Err(StartError::EnforcerSaidWhy) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("spa-gateway: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check(file: &Path) -> ExitCode {
+    let findings = match Config::load(file) {
+        Ok(config) => preflight::everything(&config),
+        Err(error) => vec![Finding::Problem(error.to_string())],
+    };
+    for finding in &findings {
+        eprintln!("{finding}");
+    }
+    if findings
+        .iter()
+        .any(|finding| matches!(finding, Finding::Problem(_)))
+    {
+        return ExitCode::FAILURE;
+    }
+    println!("{}: the gateway can run", file.display());
+    ExitCode::SUCCESS
+}
+
+fn log_to_stdout(level: LogLevel) {
+    let level = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_ansi(std::io::stdout().is_terminal())
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

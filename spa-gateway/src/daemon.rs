@@ -1,0 +1,358 @@
+//! The daemon: carries events to the core and effects from it, in order, and decides nothing.
+//!
+//! One thread owns the core, the store, the enforcer's link and the reply sockets. Others
+//! only hand events on: capture threads, the control thread, and one that waits for the
+//! enforcer's end. Invariant: an order or a reply that depends on a record leaves after
+//! the record is on disk; the core gives it out no earlier.
+
+mod effects;
+mod pending;
+mod requests;
+mod startup;
+
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use spa_gateway_core::{ClockTrust, Datagram, Entropy, Gateway, Moment, Now, Purpose};
+use tracing::{debug, error, info, warn};
+
+use crate::capture::{self, Captured, Dropped};
+use crate::clock::{self, Verdict};
+use crate::config::Trust;
+use crate::control::{self, Message, Signalled};
+use crate::enforcer_link::{EnforcerLink, LinkError};
+use crate::network;
+use crate::policy_file::PolicyFile;
+use crate::reply::ReplySockets;
+use crate::store::{Freshness, Store};
+use pending::Pending;
+
+pub use startup::{StartError, run};
+
+/// How many events wait for the core at most. A commit of 10 ms at 20,000 junk packets a
+/// second leaves 200 behind.
+const INTAKE: usize = 512;
+/// How many events are taken in before effects are performed.
+const EVENTS_AT_ONCE: usize = 256;
+/// How many knocks are opened before their records are committed: some 5 ms of work,
+/// about what the commit costs.
+const WORK_AT_ONCE: usize = 32;
+/// How often the clock is judged and our addresses are read again.
+const LOOK_AROUND: Duration = Duration::from_secs(30);
+/// How long audit lines wait for a commit to go with.
+const AUDIT_WAITS: Duration = Duration::from_millis(500);
+
+/// Something that happened, on its way to the core.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "knocks are nearly all of the events, and none of them is to allocate"
+)]
+enum Event {
+    /// A knock-sized datagram.
+    Knock(Captured),
+    /// An administrator or a signal.
+    Message(Message),
+    /// The enforcer ended.
+    EnforcerEnded(ExitStatus),
+}
+
+/// Why the daemon stops. Its text is one line.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The enforcer ended.
+    #[error(
+        "the enforcer ended ({0}), so the gateway stops; what is open lapses by kernel timeouts, start the gateway again"
+    )]
+    EnforcerEnded(ExitStatus),
+    /// The enforcer cannot be relied on.
+    #[error(
+        "{0}, so the gateway stops; what is open lapses by kernel timeouts, start the gateway again"
+    )]
+    Enforcer(#[from] LinkError),
+}
+
+/// What does not change while the daemon runs, for `status`.
+#[derive(Debug)]
+struct Facts {
+    public: crate::config::HostPort,
+    interfaces: Vec<String>,
+    port: u16,
+    wireguard_interface: String,
+    wireguard_port: u16,
+    wireguard: &'static str,
+    since: u64,
+    keep_open: Vec<String>,
+}
+
+/// The clock as it was last judged.
+#[derive(Debug)]
+struct ClockWatch {
+    trust: Trust,
+    has_battery_clock: bool,
+    verdict: Option<Verdict>,
+}
+
+/// The policy in force, in words.
+#[derive(Debug)]
+struct PolicyWatch {
+    file: PolicyFile,
+    state: String,
+}
+
+struct Daemon {
+    gateway: Gateway,
+    store: Store,
+    link: EnforcerLink,
+    replies: ReplySockets,
+    entropy: KernelEntropy,
+    events: Receiver<Event>,
+    dropped: Arc<Dropped>,
+    pending: Pending,
+    policy: PolicyWatch,
+    clock: ClockWatch,
+    facts: Facts,
+    look_around: Moment,
+    write_audit: Option<Moment>,
+    stopping: bool,
+}
+
+impl Daemon {
+    /// Runs until SIGTERM, or until the enforcer is gone.
+    fn run(mut self) -> Result<(), DaemonError> {
+        let outcome = self.go_on();
+        self.end();
+        outcome
+    }
+
+    fn go_on(&mut self) -> Result<(), DaemonError> {
+        self.look_around(clock::now());
+        self.turn()?;
+        while !self.stopping {
+            match self.events.recv_timeout(self.wait()) {
+                Ok(event) => self.take(event)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                // The senders live in threads that end with the process.
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            for _ in 1..EVENTS_AT_ONCE {
+                let Ok(event) = self.events.try_recv() else {
+                    break;
+                };
+                self.take(event)?;
+            }
+            self.tick();
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// How long nothing happens by itself.
+    fn wait(&self) -> Duration {
+        let now = clock::now().mono;
+        let timers = [
+            self.gateway.poll_timeout(),
+            Some(self.look_around),
+            self.write_audit,
+        ];
+        let next = timers
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.look_around);
+        next.since(now)
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), DaemonError> {
+        match event {
+            Event::Knock(captured) => self.knock(&captured),
+            Event::Message(Message::Asked(asked)) => self.answer(asked)?,
+            Event::Message(Message::Signalled(Signalled::Stop)) => self.stopping = true,
+            Event::Message(Message::Signalled(Signalled::Reload)) => {
+                // Its outcome is logged either way; nobody waits for an answer.
+                let _ = self.reload_policy();
+            }
+            Event::EnforcerEnded(status) => return Err(DaemonError::EnforcerEnded(status)),
+        }
+        Ok(())
+    }
+
+    fn knock(&mut self, captured: &Captured) {
+        let datagram = Datagram {
+            payload: &captured.payload,
+            source: captured.source,
+            destination: captured.destination,
+            on_loopback: captured.on_loopback,
+            // Capture drops fragments; the core's own check stays for other daemons.
+            fragment: false,
+        };
+        match self.gateway.handle_datagram(datagram, clock::now()) {
+            Ok(()) => tracing::trace!("knock queued"),
+            Err(refusal) => debug!(
+                step = refusal.step(),
+                reason = refusal.name(),
+                "knock refused"
+            ),
+        }
+    }
+
+    /// Everything that is due by the clock.
+    fn tick(&mut self) {
+        let now = clock::now();
+        let is_due = |at: Moment| at <= now.mono;
+        if self.gateway.poll_timeout().is_some_and(is_due) {
+            self.gateway.handle_timeout(now, &mut self.entropy);
+        }
+        if is_due(self.look_around) {
+            self.look_around(now);
+        }
+        if self.write_audit.is_some_and(is_due) {
+            self.write_audit = None;
+            if let Err(error) = self.store.write_waiting() {
+                warn!(%error, "audit lines not stored yet");
+            }
+        }
+        self.pending.forget_the_gone();
+    }
+
+    /// Works and performs until the core has nothing more to do now.
+    fn turn(&mut self) -> Result<(), DaemonError> {
+        loop {
+            let worked = self.work();
+            let performed = self.perform()?;
+            if !worked && !performed {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Opens queued knocks, some at once, so that their records share a commit.
+    fn work(&mut self) -> bool {
+        for done in 0..WORK_AT_ONCE {
+            match self.gateway.handle_work(clock::now(), &mut self.entropy) {
+                None => return done > 0,
+                Some(Ok(())) => {}
+                Some(Err(refusal)) => {
+                    debug!(
+                        step = refusal.step(),
+                        reason = refusal.name(),
+                        "knock refused"
+                    );
+                }
+            }
+        }
+        true
+    }
+
+    /// Judges the clock and reads our own addresses.
+    fn look_around(&mut self, now: Now) {
+        self.look_around = now.mono.after(LOOK_AROUND);
+        self.gateway.handle_addresses(network::own_addresses());
+        let ClockWatch {
+            trust,
+            has_battery_clock,
+            ..
+        } = self.clock;
+        let verdict = clock::judge(
+            trust,
+            has_battery_clock,
+            now.wall,
+            self.gateway.clock_floor(),
+        );
+        if self.clock.verdict.replace(verdict) != Some(verdict) {
+            if verdict.is_trusted() {
+                info!("clock {verdict}");
+            } else {
+                warn!("clock {verdict}");
+            }
+        }
+        let is_current = self.store.freshness() == Freshness::Current;
+        let trust = if verdict.is_trusted() && is_current {
+            ClockTrust::Trusted
+        } else {
+            ClockTrust::Untrusted
+        };
+        self.gateway.handle_clock(trust, now);
+    }
+
+    /// Reads the policy again; a wrong one changes nothing. Gives the line that says what came of it.
+    fn reload_policy(&mut self) -> Result<String, String> {
+        match self.policy.file.read() {
+            Ok(policy) => {
+                let state = in_force(&policy);
+                info!("policy {state}");
+                self.gateway.handle_policy(policy, clock::now());
+                self.policy.state.clone_from(&state);
+                Ok(format!("policy {state}"))
+            }
+            Err(error) => {
+                warn!(%error, "policy not read; the one before stays in force");
+                Err(format!("{error}; the policy before stays in force"))
+            }
+        }
+    }
+
+    /// Leaves everything on disk. Sessions go on: the next daemon takes them over.
+    fn end(&mut self) {
+        self.gateway.handle_stop(clock::now());
+        if let Err(error) = self
+            .commit_last()
+            .and_then(|()| self.store.sync_generation())
+        {
+            error!(%error, "not everything is on disk");
+        }
+    }
+}
+
+/// The kernel's random bytes.
+#[derive(Clone, Copy, Debug)]
+struct KernelEntropy;
+
+impl Entropy for KernelEntropy {
+    fn fill(&mut self, _purpose: Purpose, out: &mut [u8]) {
+        getrandom::fill(out).expect("the kernel gave random bytes when the store was opened");
+    }
+}
+
+/// The sending end of the events, cut to what each thread may send.
+#[derive(Clone, Debug)]
+struct Intake(SyncSender<Event>);
+
+impl Intake {
+    fn new() -> (Self, Receiver<Event>) {
+        let (sender, receiver) = sync_channel(INTAKE);
+        (Self(sender), receiver)
+    }
+
+    fn knock(&self, captured: Captured) -> capture::Handed {
+        match self.0.try_send(Event::Knock(captured)) {
+            Ok(()) => capture::Handed::Taken,
+            Err(TrySendError::Full(_)) => capture::Handed::Full,
+            Err(TrySendError::Disconnected(_)) => capture::Handed::Closed,
+        }
+    }
+
+    fn message(&self, message: Message) -> control::Handed {
+        match self.0.try_send(Event::Message(message)) {
+            Ok(()) => control::Handed::Taken,
+            Err(TrySendError::Full(Event::Message(message))) => control::Handed::Full(message),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => control::Handed::Closed,
+        }
+    }
+
+    fn enforcer_ended(&self, status: ExitStatus) {
+        // Nobody to tell: the daemon is ending itself.
+        let _ = self.0.send(Event::EnforcerEnded(status));
+    }
+}
+
+fn in_force(policy: &spa_gateway_core::Policy) -> String {
+    format!(
+        "in force: {} groups, {} resources, {} rules",
+        policy.groups().count(),
+        policy.resources().count(),
+        policy.rules().len()
+    )
+}

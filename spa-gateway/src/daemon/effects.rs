@@ -1,0 +1,187 @@
+//! Performs what the core asks for: orders, looks, replies and audit lines in their order, records in one commit.
+//!
+//! What is out at the same time does not depend on each other, so a closing never waits
+//! for the disk, and records that are out together share one sync.
+
+use spa_gateway_core::{
+    AuditKind, AuditRecord, Effect, EffectFailure, EffectId, EffectKind, PeerState, Record, Reply,
+};
+use spa_order::{Answer, Order, PeerReport};
+use tracing::{debug, info, warn};
+
+use super::{AUDIT_WAITS, Daemon, DaemonError};
+use crate::audit::AuditLine;
+use crate::clock;
+use crate::enforcer_link::LinkError;
+use crate::store::StoreError;
+
+/// Orders on their way to the enforcer, with what waits for each answer.
+#[derive(Default)]
+struct Orders {
+    orders: Vec<Order>,
+    waits: Vec<Waits>,
+}
+
+/// What an answer means.
+#[derive(Clone, Copy)]
+enum Waits {
+    /// The outcome of an order.
+    Order(EffectId),
+    /// What is known of a peer.
+    Look(EffectId, [u8; 32]),
+}
+
+impl Daemon {
+    /// Performs everything that is out now. Tells whether there was anything.
+    pub(super) fn perform(&mut self) -> Result<bool, DaemonError> {
+        let mut orders = Orders::default();
+        let mut recorded = Vec::new();
+        let mut records = Vec::new();
+        let mut any = false;
+        while let Some(Effect { id, kind }) = self.gateway.poll_effect() {
+            any = true;
+            match kind {
+                EffectKind::Record(record) => {
+                    recorded.push(id);
+                    records.push(record);
+                }
+                EffectKind::Order(order) => orders.put(order, Waits::Order(id)),
+                EffectKind::Observe { wg_key } => {
+                    orders.put(Order::ReadPeer { key: wg_key }, Waits::Look(id, wg_key));
+                }
+                EffectKind::Reply(reply) => {
+                    self.give_orders(&mut orders)?;
+                    self.reply(&reply);
+                }
+                EffectKind::Audit(record) => {
+                    self.give_orders(&mut orders)?;
+                    self.audit(record);
+                }
+            }
+        }
+        self.give_orders(&mut orders)?;
+        self.commit(&recorded, &records);
+        Ok(any)
+    }
+
+    /// Has the orders performed and reports what came of each.
+    fn give_orders(&mut self, orders: &mut Orders) -> Result<(), DaemonError> {
+        let Orders { orders, waits } = std::mem::take(orders);
+        if orders.is_empty() {
+            return Ok(());
+        }
+        let answers = self.link.perform_all(&orders)?;
+        let now = clock::now();
+        for ((order, waits), answer) in orders.iter().zip(waits).zip(answers) {
+            match waits {
+                Waits::Order(id) => {
+                    let outcome = outcome_of(order, &answer)?;
+                    self.gateway.handle_performed(id, outcome, now);
+                }
+                Waits::Look(id, key) => match answer {
+                    Answer::Peer(report) => {
+                        self.gateway.handle_peer(key, Some(state_of(&report)), now);
+                    }
+                    Answer::Absent => self.gateway.handle_peer(key, None, now),
+                    other => {
+                        let outcome = outcome_of(order, &other)?;
+                        self.gateway.handle_performed(id, outcome, now);
+                    }
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn reply(&mut self, reply: &Reply) {
+        if let Err(error) = self.replies.send(reply.from, reply.to, &reply.bytes) {
+            // A repeat of the knock heals a lost reply (SPEC §10).
+            debug!(%error, to = %reply.to, "reply not sent");
+        }
+    }
+
+    fn audit(&mut self, record: AuditRecord) {
+        let ended = (record.kind == AuditKind::SessionEnded).then_some(record.session);
+        let line = AuditLine::of(record);
+        info!(target: "audit", "{}", line.to_json());
+        self.store.append(line);
+        if let Some(session) = ended.flatten() {
+            self.pending.ended(session);
+        }
+        let now = clock::now().mono;
+        self.write_audit.get_or_insert(now.after(AUDIT_WAITS));
+    }
+
+    /// Puts records on disk with one sync and reports each.
+    fn commit(&mut self, recorded: &[EffectId], records: &[Record]) {
+        if recorded.is_empty() {
+            return;
+        }
+        let outcome = self.store.commit(records).map_err(|error| {
+            warn!(%error, records = records.len(), "nothing recorded, so nothing opened");
+            error.to_string()
+        });
+        if outcome.is_ok() {
+            self.write_audit = None;
+        }
+        let now = clock::now();
+        for id in recorded {
+            let (to_core, to_administrator) = match &outcome {
+                Ok(()) => (Ok(()), Ok(())),
+                Err(line) => (Err(EffectFailure::Store), Err(line.as_str())),
+            };
+            self.gateway.handle_performed(*id, to_core, now);
+            self.pending.recorded(*id, to_administrator);
+        }
+    }
+
+    /// Commits what is out at the end, and the audit lines that wait; opens and closes nothing.
+    pub(super) fn commit_last(&mut self) -> Result<(), StoreError> {
+        let mut records = Vec::new();
+        while let Some(effect) = self.gateway.poll_effect() {
+            match effect.kind {
+                EffectKind::Record(record) => records.push(record),
+                EffectKind::Audit(record) => self.audit(record),
+                EffectKind::Order(_) | EffectKind::Observe { .. } | EffectKind::Reply(_) => {}
+            }
+        }
+        self.store.commit(&records)
+    }
+}
+
+impl Orders {
+    fn put(&mut self, order: Order, waits: Waits) {
+        self.orders.push(order);
+        self.waits.push(waits);
+    }
+}
+
+fn outcome_of(order: &Order, answer: &Answer) -> Result<Result<(), EffectFailure>, DaemonError> {
+    match answer {
+        Answer::Done => Ok(Ok(())),
+        Answer::Refused(reason) => {
+            warn!(?order, %reason, "the enforcer refused an order");
+            Ok(Err(EffectFailure::Refused))
+        }
+        Answer::Failed { errno, what } => {
+            let error = std::io::Error::from_raw_os_error(*errno);
+            warn!(?order, %what, %error, "the enforcer could not perform an order");
+            Ok(Err(EffectFailure::Failed))
+        }
+        Answer::Hello(_)
+        | Answer::Peer(_)
+        | Answer::Absent
+        | Answer::Opening { .. }
+        | Answer::End => Err(LinkError::OutOfTurn.into()),
+    }
+}
+
+/// What the enforcer reports of a peer, in the words of the core.
+pub(super) fn state_of(report: &PeerReport) -> PeerState {
+    PeerState {
+        endpoint: report.endpoint,
+        handshake_age_ms: report.handshake_age_ms,
+        rx: report.rx,
+        tx: report.tx,
+    }
+}

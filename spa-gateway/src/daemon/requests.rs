@@ -1,0 +1,538 @@
+//! Answers administrators: calls the core, and lets the answer wait for the record.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use spa_gateway_core::{
+    Accepted, AdminRefusal, Confirm, DeviceRef, DeviceView, InviteOffer, InviteTerms, InviteView,
+    Name, PersonKind, Refusal, Selector, SessionView, Standing,
+};
+use spa_order::Opening;
+use spa_proto::{Invite, SessionId};
+use tracing::info;
+
+use super::pending::Answer;
+use super::{Daemon, DaemonError};
+use crate::audit::AuditLine;
+use crate::clock;
+use crate::control::Asked;
+use crate::control::protocol::{
+    self, AuditEntry, AuditPage, Device, DeviceName, Invited, RecoveryCodes, Request, Session,
+    Status, User, UserKind,
+};
+use crate::store::{AuditQuery, Freshness};
+
+/// What holds if the record of something new fails.
+const NOTHING_CHANGED: &str = "nothing was changed";
+/// What holds if the record of something taken away fails.
+const UNTIL_RESTART: &str = "it holds until the gateway restarts; repeat it when the disk has room";
+
+/// What is asked was done, answered, or refused by one line.
+enum Outcome {
+    /// The answer is there.
+    Now(Value),
+    /// It waits for a record.
+    After(Accepted<Value>, &'static str),
+}
+
+impl Daemon {
+    /// Answers one request, now or when its record is on disk.
+    pub(super) fn answer(&mut self, asked: Asked) -> Result<(), DaemonError> {
+        let Asked {
+            request,
+            by,
+            at,
+            answer,
+        } = asked;
+        let outcome = match request {
+            Request::Status => Ok(Outcome::Now(json!(self.status()?))),
+            Request::Cut(selector) => return self.cut(&selector, at, answer),
+            other => {
+                if changes(&other) {
+                    info!(uid = by, request = %json!(other), "an administrator asks");
+                }
+                self.decide(other)
+            }
+        };
+        match outcome {
+            Ok(Outcome::Now(value)) => send(answer, Ok(value)),
+            Ok(Outcome::After(accepted, otherwise)) => {
+                self.pending
+                    .on_record(accepted.record, answer, accepted.value, otherwise);
+            }
+            Err(line) => send(answer, Err(line)),
+        }
+        Ok(())
+    }
+
+    fn decide(&mut self, request: Request) -> Result<Outcome, String> {
+        let now = clock::now();
+        match request {
+            Request::Users => Ok(Outcome::Now(json!(self.users()))),
+            Request::Devices => Ok(Outcome::Now(json!(self.devices()))),
+            Request::Sessions => Ok(Outcome::Now(json!(self.sessions()))),
+            Request::AddUser { user, kind } => {
+                let kind = match kind {
+                    UserKind::Human => PersonKind::Human,
+                    UserKind::Machine => PersonKind::Machine,
+                };
+                let accepted = self
+                    .gateway
+                    .add_person(&name(&user)?, kind, &mut self.entropy);
+                given(accepted, format!("{user} is added"))
+            }
+            Request::RemoveUser { user } => {
+                let accepted = self.gateway.remove_person(&name(&user)?, now);
+                taken(
+                    accepted,
+                    format!("{user} is removed, with every device and session"),
+                )
+            }
+            Request::EnableUser { user } => {
+                let accepted = self.gateway.enable_person(&name(&user)?);
+                given(accepted, format!("{user} is enabled"))
+            }
+            Request::DisableUser { user } => {
+                let accepted = self.gateway.disable_person(&name(&user)?, now);
+                taken(
+                    accepted,
+                    format!("{user} is disabled; every session of theirs ends"),
+                )
+            }
+            Request::Invite {
+                user,
+                valid_seconds,
+                confirm,
+            } => self.invite(&user, valid_seconds, confirm),
+            Request::ConfirmDevice(device) => {
+                let accepted = self.gateway.confirm_device(&device_ref(&device)?);
+                given(accepted, format!("{} is confirmed", shown(&device)))
+            }
+            Request::RevokeDevice(device) => {
+                let accepted = self.gateway.revoke_device(&device_ref(&device)?, now);
+                taken(
+                    accepted,
+                    format!("{} is revoked; its session ends", shown(&device)),
+                )
+            }
+            Request::EnableDevice(device) => {
+                let accepted = self.gateway.enable_device(&device_ref(&device)?);
+                given(accepted, format!("{} is enabled", shown(&device)))
+            }
+            Request::ResyncDevice(device) => {
+                let accepted = self.gateway.resync_device(&device_ref(&device)?, now);
+                given(
+                    accepted,
+                    format!("{} is in step with the clock", shown(&device)),
+                )
+            }
+            Request::ResetPhone { user } => {
+                let accepted = self.gateway.reset_totp(&name(&user)?, &mut self.entropy);
+                given(
+                    accepted,
+                    format!(
+                        "the phone of {user} is void; the next enrolment of a device hands a new secret over"
+                    ),
+                )
+            }
+            Request::RecoveryCodes { user } => {
+                let accepted = self
+                    .gateway
+                    .replace_recovery_codes(&name(&user)?, &mut self.entropy);
+                let Accepted { value, record } = accepted.map_err(line)?;
+                let codes = value.iter().map(|code| hex(code.expose())).collect();
+                let value = json!(RecoveryCodes { codes });
+                Ok(Outcome::After(Accepted { value, record }, NOTHING_CHANGED))
+            }
+            Request::Audit {
+                after,
+                user,
+                denied,
+                limit,
+            } => self.audit_page(&AuditQuery {
+                after,
+                user,
+                denied,
+                limit,
+            }),
+            Request::Reload => self.reload_policy().map(|line| Outcome::Now(json!(line))),
+            Request::AcceptStore => self.accept_store(),
+            Request::Status | Request::Cut(_) => unreachable!("answered above"),
+        }
+    }
+
+    fn invite(
+        &mut self,
+        user: &str,
+        valid_seconds: u64,
+        confirm: protocol::Confirm,
+    ) -> Result<Outcome, String> {
+        let terms = InviteTerms {
+            valid: Duration::from_secs(valid_seconds),
+            confirm: match confirm {
+                protocol::Confirm::ByWords => Confirm::ByWords,
+                protocol::Confirm::Waived => Confirm::Waived,
+            },
+        };
+        let public = &self.facts.public;
+        // Both are of the configuration: said before an invite is made for nothing.
+        let host = if public.host.contains(':') {
+            format!("[{}]", public.host)
+        } else {
+            public.host.clone()
+        };
+        let host = host
+            .parse()
+            .map_err(|_| format!("`{host}` cannot stand in an invite; correct [knock] public"))?;
+        let port = public
+            .port
+            .try_into()
+            .map_err(|_| "port 0 cannot stand in an invite; correct [knock] public".to_owned())?;
+        let accepted = self
+            .gateway
+            .invite(&name(user)?, terms, clock::now(), &mut self.entropy);
+        let Accepted { value, record } = accepted.map_err(line)?;
+        let InviteOffer {
+            credential,
+            key,
+            b_0,
+            until,
+        } = value;
+        let invite = Invite {
+            host,
+            port,
+            credential,
+            key,
+            b_0,
+        };
+        let value = json!(Invited {
+            invite: invite.to_line().as_str().to_owned(),
+            user: user.to_owned(),
+            until: until.as_millis(),
+            confirm,
+        });
+        Ok(Outcome::After(Accepted { value, record }, NOTHING_CHANGED))
+    }
+
+    fn cut(
+        &mut self,
+        selector: &protocol::Selector,
+        at: std::time::Instant,
+        answer: Answer,
+    ) -> Result<(), DaemonError> {
+        let cut = selected(selector).and_then(|selector| {
+            self.gateway
+                .cut_sessions(&selector, clock::now())
+                .map_err(line)
+        });
+        match cut {
+            Ok(sessions) => self.pending.on_ended(sessions, answer, at),
+            Err(line) => send(answer, Err(line)),
+        }
+        Ok(())
+    }
+
+    fn accept_store(&mut self) -> Result<Outcome, String> {
+        if self.store.freshness() == Freshness::Current {
+            return Err(
+                "the store is the newest one already; there is nothing to accept".to_owned(),
+            );
+        }
+        self.store
+            .accept_restored()
+            .map_err(|error| error.to_string())?;
+        self.look_around(clock::now());
+        Ok(Outcome::Now(json!(
+            "the store is accepted as the newest one"
+        )))
+    }
+
+    fn audit_page(&mut self, query: &AuditQuery) -> Result<Outcome, String> {
+        let lines = self.store.audit(query).map_err(|error| error.to_string())?;
+        let lines = lines
+            .into_iter()
+            .filter_map(|(id, json)| {
+                let line: AuditLine = serde_json::from_str(&json).ok()?;
+                Some(AuditEntry { id, line })
+            })
+            .collect();
+        Ok(Outcome::Now(json!(AuditPage { lines })))
+    }
+
+    fn users(&self) -> Vec<User> {
+        let policy = self.gateway.policy();
+        let groups_of = |name: &Name| {
+            let has = policy
+                .groups()
+                .filter(|(_, members)| members.contains(name));
+            has.map(|(group, _)| group.to_string()).collect()
+        };
+        self.gateway
+            .persons()
+            .map(|person| User {
+                kind: match person.kind {
+                    PersonKind::Human => UserKind::Human,
+                    PersonKind::Machine => UserKind::Machine,
+                },
+                enabled: person.standing == Standing::Enabled,
+                phone: person.totp_proven,
+                recovery_codes: person.recovery_codes,
+                groups: groups_of(&person.name),
+                devices: person.devices,
+                user: person.name.to_string(),
+            })
+            .collect()
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        let invites = self.gateway.invites().map(|invite| of_invite(&invite));
+        self.gateway
+            .devices()
+            .map(of_device)
+            .chain(invites)
+            .collect()
+    }
+
+    fn sessions(&self) -> Vec<Session> {
+        self.gateway.sessions().map(of_session).collect()
+    }
+
+    fn status(&mut self) -> Result<Status, DaemonError> {
+        let peers = self.link.list_peers()?.len();
+        let openings = self.link.list_openings()?;
+        let doors = openings
+            .iter()
+            .filter(|(opening, _)| matches!(opening, Opening::Door(_)))
+            .count();
+        let is_current = self.store.freshness() == Freshness::Current;
+        let counters = self.gateway.counters();
+        let refusals = Refusal::ALL
+            .iter()
+            .map(|refusal| (refusal.name().to_owned(), counters.of(*refusal)))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        let dropped = [
+            ("not a datagram", &self.dropped.unfit),
+            ("length", &self.dropped.length),
+            ("intake full", &self.dropped.full),
+        ];
+        let dropped: BTreeMap<String, u32> = dropped
+            .into_iter()
+            .map(|(name, count)| (name.to_owned(), count.load(Ordering::Relaxed)))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        let facts = &self.facts;
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            gateway: self.gateway.id().to_string(),
+            public: facts.public.to_string(),
+            interfaces: facts.interfaces.clone(),
+            port: facts.port,
+            wireguard_interface: facts.wireguard_interface.clone(),
+            wireguard_port: facts.wireguard_port,
+            wireguard: facts.wireguard.to_owned(),
+            since: facts.since,
+            accepting: is_current && self.gateway.is_clock_believed(clock::now()),
+            clock: self
+                .clock
+                .verdict
+                .map(|verdict| verdict.to_string())
+                .unwrap_or_default(),
+            policy: self.policy.state.clone(),
+            store: if is_current {
+                "current".to_owned()
+            } else {
+                "restored from a backup, so no knock is accepted; look at `spa-admin device list`, revoke what should not be there, then run `spa-admin store accept`".to_owned()
+            },
+            keep_open: facts.keep_open.clone(),
+            users: self.gateway.persons().count(),
+            devices: self.gateway.devices().count() + self.gateway.invites().count(),
+            sessions: self.gateway.sessions().count(),
+            peers,
+            doors,
+            flows: openings.len() - doors,
+            refusals,
+            dropped,
+        })
+    }
+}
+
+/// Whether a request is worth a line in the log.
+const fn changes(request: &Request) -> bool {
+    match request {
+        Request::Status
+        | Request::Users
+        | Request::Devices
+        | Request::Sessions
+        | Request::Audit { .. } => false,
+        Request::AddUser { .. }
+        | Request::RemoveUser { .. }
+        | Request::EnableUser { .. }
+        | Request::DisableUser { .. }
+        | Request::Invite { .. }
+        | Request::ConfirmDevice(_)
+        | Request::RevokeDevice(_)
+        | Request::EnableDevice(_)
+        | Request::ResyncDevice(_)
+        | Request::ResetPhone { .. }
+        | Request::RecoveryCodes { .. }
+        | Request::Cut(_)
+        | Request::Reload
+        | Request::AcceptStore => true,
+    }
+}
+
+/// Whoever asked may be gone.
+fn send(answer: Answer, outcome: Result<Value, String>) {
+    let _ = answer.send(outcome);
+}
+
+/// Something new: it holds once it is on disk.
+fn given(accepted: Result<Accepted<()>, AdminRefusal>, done: String) -> Result<Outcome, String> {
+    after(accepted, done, NOTHING_CHANGED)
+}
+
+/// Something taken away: it holds at once.
+fn taken(accepted: Result<Accepted<()>, AdminRefusal>, done: String) -> Result<Outcome, String> {
+    after(accepted, done, UNTIL_RESTART)
+}
+
+fn after(
+    accepted: Result<Accepted<()>, AdminRefusal>,
+    done: String,
+    otherwise: &'static str,
+) -> Result<Outcome, String> {
+    let Accepted { value: (), record } = accepted.map_err(line)?;
+    let value = json!(done);
+    Ok(Outcome::After(Accepted { value, record }, otherwise))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape map_err wants")]
+fn line(refusal: AdminRefusal) -> String {
+    refusal.to_string()
+}
+
+fn name(text: &str) -> Result<Name, String> {
+    Name::parse(text).map_err(|error| format!("`{text}` is no name: {error}"))
+}
+
+fn device_ref(device: &DeviceName) -> Result<DeviceRef, String> {
+    Ok(DeviceRef {
+        person: name(&device.user)?,
+        label: device.device.clone(),
+    })
+}
+
+fn shown(device: &DeviceName) -> String {
+    format!("{}/{}", device.user, device.device)
+}
+
+fn selected(selector: &protocol::Selector) -> Result<Selector, String> {
+    match selector {
+        protocol::Selector::Session(id) => session_id(id)
+            .map(Selector::Session)
+            .ok_or_else(|| format!("`{id}` is no session; `spa-admin session list` shows them")),
+        protocol::Selector::User(user) => name(user).map(Selector::Person),
+        protocol::Selector::Device(device) => device_ref(device).map(Selector::Device),
+        protocol::Selector::Resource(resource) => name(resource).map(Selector::Resource),
+    }
+}
+
+/// Sixteen hex digits.
+fn session_id(text: &str) -> Option<SessionId> {
+    if text.len() != 16 || !text.is_ascii() {
+        return None;
+    }
+    let mut bytes = [0; 8];
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(SessionId::from_bytes(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("a String takes everything");
+    }
+    text
+}
+
+fn of_device(device: DeviceView) -> Device {
+    let state = match (device.standing, device.active) {
+        (Standing::Disabled, _) => "disabled",
+        (Standing::Enabled, true) => "active",
+        (Standing::Enabled, false) => "enrolled",
+    };
+    Device {
+        user: device.person.to_string(),
+        device: device.label,
+        credential: device.credential.to_string(),
+        state: state.to_owned(),
+        confirmed: device.confirmed,
+        words: device.fingerprint.map(|print| print.words().join(" ")),
+        invite_until: None,
+        last_knock: Some(device.last_ts.as_millis()).filter(|at| *at > 0),
+        failures: device.failures,
+    }
+}
+
+fn of_invite(invite: &InviteView) -> Device {
+    Device {
+        user: invite.person.to_string(),
+        device: String::new(),
+        credential: invite.credential.to_string(),
+        state: "invited".to_owned(),
+        confirmed: false,
+        words: None,
+        invite_until: invite.until.map(spa_proto::WallTime::as_millis),
+        last_knock: None,
+        failures: 0,
+    }
+}
+
+fn of_session(session: SessionView) -> Session {
+    let addresses = [
+        session.tunnel4.map(|address| address.to_string()),
+        session.tunnel6.map(|address| address.to_string()),
+    ];
+    Session {
+        session: session.id.to_string(),
+        user: session
+            .person
+            .map(|person| person.to_string())
+            .unwrap_or_default(),
+        device: session.device.unwrap_or_default(),
+        state: session.state.name().to_owned(),
+        resources: session.resources.iter().map(Name::to_string).collect(),
+        source: session.endpoint.unwrap_or(session.source).to_string(),
+        tunnel: addresses.into_iter().flatten().collect(),
+        opened: session.opened.as_millis(),
+        not_after: session.not_after.as_millis(),
+        received: session.rx,
+        sent: session.tx,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_id_is_sixteen_hex_digits() {
+        let id = SessionId::from_bytes([0, 1, 0xab, 0xff, 4, 5, 6, 7]);
+        assert_eq!(session_id(&id.to_string()), Some(id));
+        for bad in [
+            "",
+            "00",
+            "zz01abff04050607",
+            "0001abff0405060708",
+            "\u{e9}1abff04050607a",
+        ] {
+            assert_eq!(session_id(bad), None, "{bad}");
+        }
+    }
+}

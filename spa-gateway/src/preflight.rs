@@ -1,0 +1,210 @@
+//! What can be told before anything is started: problems that keep the gateway from
+//! running, and warnings about what will not work as expected.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use crate::accounts;
+use crate::clock;
+use crate::config::Config;
+use crate::files::{self, Wanted};
+use crate::network;
+use crate::policy_file::PolicyFile;
+
+/// How often a port is tried that the process we follow may be about to leave.
+const PORT_TRIES: u32 = 20;
+/// How long between two tries.
+const PORT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Something to look at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Finding {
+    /// Keeps the gateway from running.
+    Problem(String),
+    /// Does not, yet somebody should know.
+    Warning(String),
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Problem(line) => write!(f, "problem: {line}"),
+            Self::Warning(line) => write!(f, "warning: {line}"),
+        }
+    }
+}
+
+/// Looks at everything the configuration relies on.
+#[must_use]
+pub fn everything(config: &Config) -> Vec<Finding> {
+    let mut findings = machine(config);
+    findings.extend(secrets(config).map(Finding::Problem));
+    if !is_running(config) {
+        findings.extend(port_taken(config).map(Finding::Problem));
+    }
+    findings
+}
+
+/// Looks at the machine and the policy.
+#[must_use]
+pub fn machine(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(without_root().map(Finding::Problem));
+    findings.extend(missing_interfaces(config).map(Finding::Problem));
+    for user in [&config.process.user, &config.process.tunnel_user] {
+        findings.extend(
+            accounts::find(user)
+                .err()
+                .map(|error| Finding::Problem(error.to_string())),
+        );
+    }
+    findings.extend(warnings(config).into_iter().map(Finding::Warning));
+    findings
+}
+
+/// What is worth a warning, each one line.
+#[must_use]
+pub fn warnings(config: &Config) -> Vec<String> {
+    let mut lines = Vec::new();
+    let policy = PolicyFile::at(&config.paths.policy).map(|file| file.read());
+    match policy {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => lines.push(error.to_string()),
+        Err(error) => lines.push(error.to_string()),
+    }
+    for switch in network::forwarding_off(config.pool4().is_some(), config.pool6().is_some()) {
+        lines.push(format!("{switch} is 0, so nothing behind the gateway can be reached; run `sysctl -w {switch}=1` and put it into /etc/sysctl.d"));
+    }
+    for chain in network::foreign_chains().unwrap_or_default() {
+        lines.push(chain.advice(
+            config.wireguard.interface.get_ref().as_str(),
+            config.wireguard_port(),
+        ));
+    }
+    for open in &config.firewall.keep_open {
+        lines.push(format!("port {open} is open to everybody (keep-open), so this gateway is not dark; empty keep-open once you can log in through the tunnel"));
+    }
+    let now = clock::now().wall;
+    let verdict = clock::judge(config.clock.trust, clock::has_battery_clock(), now, now);
+    if !verdict.is_trusted() {
+        lines.push(format!("clock {verdict}"));
+    }
+    lines
+}
+
+/// Says so if we are not root.
+#[must_use]
+pub fn without_root() -> Option<String> {
+    (!rustix::process::geteuid().is_root()).then(|| {
+        "not started as root: the gateway needs it to open its sockets, and leaves it by itself; run it with sudo or by systemd".to_owned()
+    })
+}
+
+/// Names the first knock interface that is not there.
+#[must_use]
+pub fn missing_interfaces(config: &Config) -> Option<String> {
+    let links = network::links();
+    let missing = config
+        .knock
+        .interfaces
+        .get_ref()
+        .iter()
+        .find(|name| !links.iter().any(|link| link.name == name.as_str()))?;
+    Some(format!(
+        "there is no interface `{missing}`; correct [knock] interfaces, `ip -br link` lists what there is"
+    ))
+}
+
+/// Says so if another program has the WireGuard port.
+#[must_use]
+pub fn port_taken(config: &Config) -> Option<String> {
+    let ours = config.wireguard.interface.get_ref().as_str();
+    // The interface of an earlier run holds the port until the enforcer takes it over.
+    if network::links().iter().any(|link| link.name == ours) {
+        return None;
+    }
+    let port = config.wireguard_port();
+    for _ in 0..PORT_TRIES {
+        if !is_taken(port) {
+            return None;
+        }
+        thread::sleep(PORT_PAUSE);
+    }
+    Some(format!(
+        "UDP port {port} is taken by another program (`ss -lunp sport = :{port}` names it); stop it, or choose another [wireguard] port"
+    ))
+}
+
+fn is_taken(port: u16) -> bool {
+    let anywhere: [SocketAddr; 2] = [
+        (Ipv4Addr::UNSPECIFIED, port).into(),
+        (Ipv6Addr::UNSPECIFIED, port).into(),
+    ];
+    anywhere.iter().any(|address| {
+        UdpSocket::bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    })
+}
+
+/// Says so if a secret is missing or open to others.
+#[must_use]
+pub fn secrets(config: &Config) -> Option<String> {
+    let look = |file: &Path| files::open(file, Wanted::Secret).err();
+    let error = look(&config.paths.seal_key()).or_else(|| look(&config.paths.store()))?;
+    Some(error.to_string())
+}
+
+/// Whether a gateway answers on the admin socket.
+#[must_use]
+pub fn is_running(config: &Config) -> bool {
+    UnixStream::connect(config.paths.admin_socket()).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(interface: &str, port: u16) -> Config {
+        let text = format!(
+            "[knock]\ninterfaces = [\"{interface}\"]\nport = {port}\npublic = \"192.0.2.1:1\"\n[wireguard]\ninterface = \"spatest0\"\naddresses = [\"10.200.0.1/16\"]\n[paths]\nstate = \"/nowhere\"\n"
+        );
+        Config::parse(&text, Path::new("/etc/spa/gateway.toml")).expect("sound")
+    }
+
+    #[test]
+    fn a_missing_interface_is_named() {
+        let line = missing_interfaces(&config("nowhere0", 1)).expect("missing");
+        assert!(
+            line.starts_with("there is no interface `nowhere0`; "),
+            "{line}"
+        );
+        assert_eq!(missing_interfaces(&config("lo", 1)), None);
+    }
+
+    #[test]
+    fn an_occupied_port_is_named() {
+        let other = UdpSocket::bind("0.0.0.0:0").expect("bound");
+        let port = other.local_addr().expect("address").port();
+        assert!(is_taken(port));
+        let line = port_taken(&config("lo", port)).expect("taken");
+        assert!(
+            line.contains(&format!("UDP port {port} is taken")),
+            "{line}"
+        );
+        drop(other);
+        assert_eq!(port_taken(&config("lo", port)), None);
+    }
+
+    #[test]
+    fn missing_secrets_are_named() {
+        let line = secrets(&config("lo", 1)).expect("missing");
+        assert!(
+            line.starts_with("/nowhere/K_seal does not exist; run `spa-admin init`"),
+            "{line}"
+        );
+    }
+}
