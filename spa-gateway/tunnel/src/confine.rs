@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use std::io;
 
 use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
 
 /// What carrying packets between two descriptors needs. Everything else fails with `EPERM`, which no code path
 /// that is left should ever see.
@@ -38,7 +41,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_rt_sigreturn,
     // memory
     libc::SYS_brk,
-    libc::SYS_mmap,
     libc::SYS_munmap,
     libc::SYS_mremap,
     libc::SYS_madvise,
@@ -54,6 +56,11 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_getpid,
     libc::SYS_tgkill,
 ];
+
+/// Memory that may be had as long as it is not to be executed.
+const ALLOWED_WITHOUT_EXEC: &[libc::c_long] = &[libc::SYS_mmap, libc::SYS_mprotect];
+/// Which argument of those two holds the protection.
+const PROTECTION: u8 = 2;
 
 /// Gives up everything.
 pub fn give_up_everything() -> io::Result<()> {
@@ -80,16 +87,29 @@ fn few_system_calls() -> Result<(), seccompiler::Error> {
     let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else {
         return Ok(());
     };
-    #[allow(
-        clippy::useless_conversion,
-        reason = "c_long has 32 bits where seccompiler is of no use"
-    )]
-    let rules: BTreeMap<i64, Vec<_>> = ALLOWED
+    let execute = u64::from(libc::PROT_EXEC.unsigned_abs());
+    let not_executable = SeccompCondition::new(
+        PROTECTION,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::MaskedEq(execute),
+        0,
+    )?;
+    let not_executable = SeccompRule::new(vec![not_executable])?;
+    let plain = ALLOWED.iter().map(|&call| (number(call), Vec::new()));
+    let bounded = ALLOWED_WITHOUT_EXEC
         .iter()
-        .map(|&call| (i64::from(call), Vec::new()))
-        .collect();
+        .map(|&call| (number(call), vec![not_executable.clone()]));
+    let rules: BTreeMap<i64, Vec<SeccompRule>> = plain.chain(bounded).collect();
     let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let program: BpfProgram =
         SeccompFilter::new(rules, refused, SeccompAction::Allow, arch)?.try_into()?;
     seccompiler::apply_filter(&program)
+}
+
+#[allow(
+    clippy::useless_conversion,
+    reason = "c_long has 32 bits on machines seccompiler does not know"
+)]
+fn number(call: libc::c_long) -> i64 {
+    i64::from(call)
 }

@@ -1,4 +1,5 @@
-//! gotatun, as the requests want it.
+//! gotatun, as the requests want it. It answers at most 100 handshake messages a second; beyond that a client is sent a
+//! cookie and comes again after five seconds.
 //!
 //! Invariant: a peer that is put is new; nothing of one it replaces lives on, neither its session nor its keys.
 
