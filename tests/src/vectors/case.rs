@@ -13,6 +13,12 @@ impl Failure {
     pub fn new(what: impl Into<String>) -> Self {
         Self(what.into())
     }
+
+    /// Says where in the case.
+    #[must_use]
+    pub fn within(self, place: &str) -> Self {
+        Self(format!("{place}: {}", self.0))
+    }
 }
 
 /// The outcome of one case, or of a part of it.
@@ -173,7 +179,7 @@ impl<'a> Case<'a> {
 }
 
 /// Compares any two values under a name.
-pub fn equal<T: PartialEq + std::fmt::Debug>(name: &str, expected: &T, found: &T) -> Checked {
+pub fn equal<T: PartialEq + std::fmt::Debug + ?Sized>(name: &str, expected: &T, found: &T) -> Checked {
     if expected == found {
         Ok(())
     } else {

@@ -10,6 +10,7 @@ mod rekey;
 mod replay;
 mod reply;
 mod tag;
+mod world;
 
 use std::fs;
 use std::path::{Path, PathBuf};
