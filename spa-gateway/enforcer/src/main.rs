@@ -1,2 +1,39 @@
-//! Placeholder of the first commit.
-fn main() {}
+//! `spa-enforcer`: the only process with `CAP_NET_ADMIN`.
+//!
+//! Started by the daemon with its limits as flags and a socket of orders as standard input; see
+//! [`spa_order`] for what may be ordered and `serve` for what happens in which order.
+
+use std::process::ExitCode;
+
+mod conntrack;
+mod enforcer;
+mod filter;
+mod flags;
+mod forgetter;
+mod handover;
+mod limits;
+mod netlink;
+mod nft;
+mod orders;
+mod privilege;
+mod route;
+mod serve;
+mod socket;
+mod user;
+
+fn main() -> ExitCode {
+    let flags = match flags::Flags::parse(std::env::args_os().skip(1)) {
+        Ok(flags) => flags,
+        Err(error) => {
+            eprintln!("spa-enforcer: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match serve::serve(&flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("spa-enforcer: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

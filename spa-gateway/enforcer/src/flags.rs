@@ -1,0 +1,364 @@
+//! The command line the daemon starts us with: our limits, and the one place they are read.
+//!
+//! Every flag is known, every value in range, nothing is given twice that may be given once.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+
+use spa_order::{MAX_KNOCK_INTERFACES, MAX_PEERS, MAX_TTL_MS};
+use spa_wireguard::BackendChoice;
+
+use crate::nft::{Masquerade, Plan, Port};
+
+/// The whole command line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Flags {
+    /// What the table is made for.
+    pub plan: Plan,
+    /// Which WireGuard may be used.
+    pub backend: BackendChoice,
+    /// The longest ttl of any order, milliseconds.
+    pub max_ttl_ms: u32,
+    /// The most peers.
+    pub max_peers: u32,
+    /// The user `spa-tunnel` runs as: a name or a number.
+    pub tunnel_user: String,
+}
+
+/// One line: which flag, and what it takes.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FlagError {
+    /// Not one of ours.
+    #[error("unknown flag {0}: spa-enforcer is started by spa-gateway, not by hand")]
+    Unknown(String),
+    /// Nothing behind it.
+    #[error("{0} needs a value")]
+    NoValue(String),
+    /// A value out of range.
+    #[error("{flag} {value}: expected {expected}")]
+    Value {
+        /// The flag.
+        flag: String,
+        /// What it was given.
+        value: String,
+        /// What it takes.
+        expected: &'static str,
+    },
+    /// Twice or too often.
+    #[error("{0} is given too often")]
+    Again(String),
+    /// Not at all.
+    #[error("{0} is missing: spa-enforcer is started by spa-gateway, not by hand")]
+    Missing(&'static str),
+    /// The control channel open to the world.
+    #[error(
+        "--keep-open {0}/tcp is the control port, which is reached through the tunnel only: leave it out"
+    )]
+    ControlKeptOpen(u16),
+}
+
+impl Flags {
+    /// Parses the arguments, the program's name left out.
+    ///
+    /// # Errors
+    /// See [`FlagError`].
+    pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, FlagError> {
+        let mut given = Given::default();
+        let mut arguments = arguments.map(|argument| argument.to_string_lossy().into_owned());
+        while let Some(flag) = arguments.next() {
+            if flag == "--masquerade" {
+                once(&mut given.masquerade, &flag, ())?;
+                continue;
+            }
+            if !VALUED.contains(&flag.as_str()) {
+                return Err(FlagError::Unknown(flag));
+            }
+            let value = arguments
+                .next()
+                .ok_or_else(|| FlagError::NoValue(flag.clone()))?;
+            given.take(&flag, &value)?;
+        }
+        given.finish()
+    }
+}
+
+const VALUED: [&str; 11] = [
+    "--knock-interface",
+    "--port",
+    "--wg-interface",
+    "--wg-port",
+    "--wg-backend",
+    "--address",
+    "--max-ttl-ms",
+    "--max-peers",
+    "--control-port",
+    "--keep-open",
+    "--tunnel-user",
+];
+
+#[derive(Default)]
+struct Given {
+    knock: Vec<String>,
+    port: Option<u16>,
+    tunnel: Option<String>,
+    wireguard_port: Option<u16>,
+    backend: Option<BackendChoice>,
+    addresses: Vec<(IpAddr, u8)>,
+    max_ttl_ms: Option<u32>,
+    max_peers: Option<u32>,
+    control_port: Option<u16>,
+    keep_open: Vec<Port>,
+    masquerade: Option<()>,
+    tunnel_user: Option<String>,
+}
+
+impl Given {
+    fn take(&mut self, flag: &str, value: &str) -> Result<(), FlagError> {
+        let wrong = |expected| FlagError::Value {
+            flag: flag.to_owned(),
+            value: value.to_owned(),
+            expected,
+        };
+        let port = || {
+            let port = value.parse().ok().filter(|port| *port > 0);
+            port.ok_or_else(|| wrong("a port, 1 to 65535"))
+        };
+        let interface = || {
+            let fits = (1..=15).contains(&value.len());
+            let name = fits && !value.contains(|c: char| c == '/' || c.is_whitespace());
+            name.then(|| value.to_owned())
+                .ok_or_else(|| wrong("the name of an interface"))
+        };
+        match flag {
+            "--knock-interface" => {
+                if self.knock.len() >= MAX_KNOCK_INTERFACES {
+                    return Err(FlagError::Again(flag.to_owned()));
+                }
+                self.knock.push(interface()?);
+                Ok(())
+            }
+            "--port" => once(&mut self.port, flag, port()?),
+            "--wg-interface" => once(&mut self.tunnel, flag, interface()?),
+            "--wg-port" => once(&mut self.wireguard_port, flag, port()?),
+            "--wg-backend" => {
+                let choice = match value {
+                    "auto" => BackendChoice::Auto,
+                    "kernel" => BackendChoice::Kernel,
+                    "embedded" => BackendChoice::Embedded,
+                    _ => return Err(wrong("auto, kernel or embedded")),
+                };
+                once(&mut self.backend, flag, choice)
+            }
+            "--address" => {
+                let network =
+                    network(value).ok_or_else(|| wrong("ADDRESS/PREFIX, as 10.200.0.1/16"))?;
+                if self
+                    .addresses
+                    .iter()
+                    .any(|(other, _)| other.is_ipv4() == network.0.is_ipv4())
+                {
+                    return Err(FlagError::Again(format!("{flag} of one family")));
+                }
+                self.addresses.push(network);
+                Ok(())
+            }
+            "--max-ttl-ms" => {
+                let ttl = value
+                    .parse()
+                    .ok()
+                    .filter(|ttl| (1..=MAX_TTL_MS).contains(ttl));
+                once(
+                    &mut self.max_ttl_ms,
+                    flag,
+                    ttl.ok_or_else(|| wrong("milliseconds, at most a day"))?,
+                )
+            }
+            "--max-peers" => {
+                let peers = value
+                    .parse()
+                    .ok()
+                    .filter(|peers| (1..=MAX_PEERS).contains(peers));
+                once(
+                    &mut self.max_peers,
+                    flag,
+                    peers.ok_or_else(|| wrong("1 to 65536"))?,
+                )
+            }
+            "--control-port" => once(&mut self.control_port, flag, port()?),
+            "--keep-open" => {
+                let port = kept_open(value).ok_or_else(|| wrong("PORT/tcp or PORT/udp"))?;
+                self.keep_open.push(port);
+                self.keep_open.sort_unstable();
+                self.keep_open.dedup();
+                Ok(())
+            }
+            "--tunnel-user" => once(&mut self.tunnel_user, flag, value.to_owned()),
+            _ => Err(FlagError::Unknown(flag.to_owned())),
+        }
+    }
+
+    fn finish(self) -> Result<Flags, FlagError> {
+        let control = Port {
+            protocol: 6,
+            port: required(self.control_port, "--control-port")?,
+        };
+        if self.keep_open.contains(&control) {
+            return Err(FlagError::ControlKeptOpen(control.port));
+        }
+        if self.knock.is_empty() {
+            return Err(FlagError::Missing("--knock-interface"));
+        }
+        if self.addresses.is_empty() {
+            return Err(FlagError::Missing("--address"));
+        }
+        let plan = Plan {
+            knock: self.knock,
+            knock_port: required(self.port, "--port")?,
+            tunnel: required(self.tunnel, "--wg-interface")?,
+            wireguard_port: required(self.wireguard_port, "--wg-port")?,
+            addresses: self.addresses,
+            keep_open: self.keep_open,
+            masquerade: if self.masquerade.is_some() {
+                Masquerade::Yes
+            } else {
+                Masquerade::No
+            },
+        };
+        Ok(Flags {
+            plan,
+            backend: required(self.backend, "--wg-backend")?,
+            max_ttl_ms: required(self.max_ttl_ms, "--max-ttl-ms")?,
+            max_peers: required(self.max_peers, "--max-peers")?,
+            tunnel_user: required(self.tunnel_user, "--tunnel-user")?,
+        })
+    }
+}
+
+fn once<T>(slot: &mut Option<T>, flag: &str, value: T) -> Result<(), FlagError> {
+    match slot.replace(value) {
+        Some(_) => Err(FlagError::Again(flag.to_owned())),
+        None => Ok(()),
+    }
+}
+
+fn required<T>(value: Option<T>, flag: &'static str) -> Result<T, FlagError> {
+    value.ok_or(FlagError::Missing(flag))
+}
+
+/// An address with the length of the pool around it. A pool of less than two peers is a typing error.
+fn network(value: &str) -> Option<(IpAddr, u8)> {
+    let (address, prefix) = value.split_once('/')?;
+    let (address, prefix): (IpAddr, u8) = (address.parse().ok()?, prefix.parse().ok()?);
+    let fits = match address {
+        IpAddr::V4(v4) => {
+            let ordinary = !v4.is_unspecified() && !v4.is_loopback() && !v4.is_multicast();
+            ordinary && (8..=30).contains(&prefix)
+        }
+        IpAddr::V6(v6) => {
+            let ordinary = !v6.is_unspecified() && !v6.is_loopback() && !v6.is_multicast();
+            ordinary && v6.to_ipv4_mapped().is_none() && (16..=126).contains(&prefix)
+        }
+    };
+    fits.then_some((address, prefix))
+}
+
+fn kept_open(value: &str) -> Option<Port> {
+    let (port, protocol) = value.split_once('/')?;
+    let protocol = match protocol {
+        "tcp" => 6,
+        "udp" => 17,
+        _ => return None,
+    };
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    Some(Port { protocol, port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "--knock-interface eth0 --knock-interface ppp0 --port 51820 --wg-interface spa0 \
+        --wg-port 51820 --wg-backend auto --address 10.200.0.1/16 --address fd5a:1::1/64 \
+        --max-ttl-ms 86400000 --max-peers 1000 --control-port 8700 --keep-open 22/tcp --masquerade \
+        --tunnel-user spa-tunnel";
+
+    fn parse(line: &str) -> Result<Flags, FlagError> {
+        Flags::parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn the_daemons_command_line_is_understood() {
+        let flags = parse(GOOD).expect("every flag");
+        assert_eq!(flags.plan.knock, ["eth0", "ppp0"]);
+        assert_eq!(
+            flags.plan.keep_open,
+            [Port {
+                protocol: 6,
+                port: 22
+            }]
+        );
+        assert_eq!(flags.plan.addresses.len(), 2);
+        assert_eq!(flags.plan.masquerade, Masquerade::Yes);
+        assert_eq!((flags.max_ttl_ms, flags.max_peers), (86_400_000, 1000));
+    }
+
+    #[test]
+    fn no_flag_may_be_missing() {
+        for (flag, value) in [
+            ("--port", "--port 51820"),
+            ("--wg-interface", "--wg-interface spa0"),
+            ("--wg-backend", "--wg-backend auto"),
+            ("--max-ttl-ms", "--max-ttl-ms 86400000"),
+            ("--max-peers", "--max-peers 1000"),
+            ("--control-port", "--control-port 8700"),
+            ("--tunnel-user", "--tunnel-user spa-tunnel"),
+        ] {
+            assert_eq!(
+                parse(&GOOD.replace(value, "")),
+                Err(FlagError::Missing(flag))
+            );
+        }
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_named() {
+        for wrong in [
+            "--port 0",
+            "--port 65536",
+            "--max-ttl-ms 0",
+            "--max-ttl-ms 86400001",
+            "--max-peers 65537",
+            "--address 10.200.0.1",
+            "--address 10.200.0.1/31",
+            "--address 127.0.0.1/8",
+            "--keep-open 22",
+            "--keep-open 0/tcp",
+            "--knock-interface a/b",
+            "--wg-backend any",
+        ] {
+            assert!(
+                matches!(parse(wrong), Err(FlagError::Value { .. })),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_is_given_twice_or_unknown() {
+        let again = |extra: &str| parse(&format!("{GOOD} {extra}"));
+        assert!(matches!(again("--port 1"), Err(FlagError::Again(_))));
+        assert!(matches!(
+            again("--address 10.9.0.1/16"),
+            Err(FlagError::Again(_))
+        ));
+        assert!(matches!(again("--masquerade"), Err(FlagError::Again(_))));
+        assert!(matches!(again("--verbose"), Err(FlagError::Unknown(_))));
+        assert!(matches!(again("--keep-open"), Err(FlagError::NoValue(_))));
+    }
+
+    #[test]
+    fn the_control_port_is_never_kept_open() {
+        let line = format!("{GOOD} --keep-open 8700/tcp");
+        assert_eq!(parse(&line), Err(FlagError::ControlKeptOpen(8700)));
+    }
+}

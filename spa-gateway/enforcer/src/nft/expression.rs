@@ -1,0 +1,64 @@
+//! The words a rule is made of, as plain data; `raw` turns each into an expression of libnftnl.
+
+use std::ffi::CStr;
+
+/// Where a packet's bytes are counted from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Base {
+    /// The IP header.
+    Network,
+    /// Behind the IP header and its options or extension headers.
+    Transport,
+}
+
+/// Which side of a connection a tracked address is taken from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// As the first packet had it.
+    Original,
+}
+
+/// One 32-bit register of the sixteen, counted from 0. Register 0 is also where lookups and comparisons start.
+pub type Register = u32;
+
+/// One expression.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Expression {
+    /// Loads packet bytes.
+    Payload {
+        base: Base,
+        offset: u32,
+        len: u32,
+        into: Register,
+    },
+    /// Loads something the kernel knows of the packet (`NFT_META_*`).
+    Meta { key: u32, into: Register },
+    /// Loads something of its connection (`NFT_CT_*`).
+    Ct {
+        key: u32,
+        of: Option<Direction>,
+        into: Register,
+    },
+    /// Loads a constant.
+    Constant { value: Vec<u8>, into: Register },
+    /// Keeps the bits of register 0 that the mask has.
+    Mask { mask: Vec<u8> },
+    /// Goes on if register 0 holds these bytes.
+    Equals { value: Vec<u8> },
+    /// Goes on if it does not.
+    Differs { value: Vec<u8> },
+    /// Goes on if the registers from 0 are in the set.
+    In { set: &'static CStr, id: u32 },
+    /// Counts.
+    Counter,
+    /// Keeps connection tracking off the packet.
+    Notrack,
+    /// Gives it the address of the interface it leaves by.
+    Masquerade,
+    /// The packet passes this hook.
+    Accept,
+    /// The packet is gone, silently.
+    Drop,
+    /// Goes on in another chain, and returns.
+    Jump(&'static CStr),
+}

@@ -1,0 +1,357 @@
+//! Opens, closes, reads back and lists what is open in the table.
+//!
+//! Invariant: `open` returns `Ok` only after the kernel itself has shown the element with the timeout that
+//! was ordered, and on any failure takes away what it added. The kernel is the only memory: nothing here
+//! remembers what is open, so nothing can differ from it.
+
+use std::io;
+
+use nftnl::MsgType;
+use nftnl_sys::libc;
+use spa_order::{Opening, Ttl, Usage};
+
+use super::element::{self, Key};
+use super::raw::{Element, Scratch, SetMessage};
+use super::sets::{SETS, Set, sets_of};
+use super::table::{self, Batch, Plan};
+use crate::netlink::{Link, attribute, attributes, be64};
+
+/// How far a timeout read back may be from the one ordered: the kernel counts in ticks, of 10 ms at most.
+const TICK_MS: u64 = 10;
+/// How often an element may vanish or appear under our hands before we give up.
+const ATTEMPTS: usize = 4;
+
+/// Why an opening is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The sets are full, or more than four flows of a session overlap in part.
+    #[error("no room for another opening")]
+    Full,
+    /// The kernel refused.
+    #[error("cannot change the table: {0}")]
+    Kernel(io::Error),
+    /// The kernel took it and shows something else.
+    #[error("the table does not show what was added")]
+    ReadBack,
+}
+
+/// The table `inet spa`.
+pub struct Table {
+    link: Link,
+    scratch: Scratch,
+    predecessor: Predecessor,
+}
+
+/// Whether there was a table before ours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Predecessor {
+    /// The machine was guarded already, and stays so.
+    Replaced,
+    /// It was not.
+    Nothing,
+}
+
+impl Table {
+    /// Puts a new, closed table in the place of whatever `inet spa` there is.
+    ///
+    /// # Errors
+    /// The kernel's errno; then nothing has changed.
+    pub fn create(mut link: Link, plan: &Plan) -> io::Result<Self> {
+        let mut scratch = Scratch::new();
+        let predecessor = match table::exists(&mut link)? {
+            true => Predecessor::Replaced,
+            false => Predecessor::Nothing,
+        };
+        table::create(&mut link, &mut scratch, plan)?;
+        Ok(Self {
+            link,
+            scratch,
+            predecessor,
+        })
+    }
+
+    /// Takes the table away again, if there was none before: a failed start changes nothing, and a failed
+    /// restart leaves the machine closed.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn undo(&mut self) -> io::Result<()> {
+        match self.predecessor {
+            Predecessor::Replaced => Ok(()),
+            Predecessor::Nothing => table::remove(&mut self.link, &mut self.scratch),
+        }
+    }
+
+    /// Opens, or gives what is open a new ttl.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; then it is not open, or open as it was.
+    pub fn open(&mut self, opening: &Opening, ttl: Ttl) -> Result<(), OpenError> {
+        let (content, family, key) = element::key(opening);
+        let wanted = Element {
+            key: key.first.clone(),
+            key_end: key.last.clone(),
+            timeout_ms: Some(u64::from(ttl.as_millis())),
+        };
+        let set = self.place(content_sets(content, family), &key, &wanted)?;
+        match self.find(set, &key).map_err(OpenError::Kernel)? {
+            Some(found) if found.has_timeout(ttl) => Ok(()),
+            _ => {
+                // Its absence or its error changes nothing about the answer.
+                let _ = self.delete(set, &key);
+                Err(OpenError::ReadBack)
+            }
+        }
+    }
+
+    /// Closes; what is not open is closed.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn close(&mut self, opening: &Opening) -> io::Result<()> {
+        let (content, family, key) = element::key(opening);
+        for set in sets_of(content, family) {
+            // Looked at first: deleting from an interval set asks for the first key only, and would take
+            // a wider element that begins there.
+            if key.last.is_none() || self.find(set, &key)?.is_some() {
+                self.delete(set, &key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists everything open.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn list(&mut self) -> io::Result<Vec<(Opening, Usage)>> {
+        let mut all = Vec::new();
+        for set in &SETS {
+            self.ask(&SetMessage::Dump(&set.shape()), |payload| {
+                for found in elements(payload) {
+                    let usage = found.usage();
+                    all.extend(element::opening(set, &found.key).map(|opening| (opening, usage)));
+                }
+            })?;
+        }
+        Ok(all)
+    }
+
+    /// Adds the element where it fits, or replaces it where it is.
+    fn place(
+        &mut self,
+        sets: Vec<&'static Set>,
+        key: &Key,
+        wanted: &Element,
+    ) -> Result<&'static Set, OpenError> {
+        for _ in 0..ATTEMPTS {
+            let mut home = None;
+            for set in &sets {
+                if self.find(set, key).map_err(OpenError::Kernel)?.is_some() {
+                    home = Some(*set);
+                }
+            }
+            let attempt = match home {
+                Some(set) => self.replace(set, key, wanted).map(|()| Some(set)),
+                None => self.add(&sets, key, wanted),
+            };
+            match attempt.map_err(|error| error.raw_os_error().ok_or(error)) {
+                Ok(Some(set)) => return Ok(set),
+                Ok(None) | Err(Ok(libc::ENFILE)) => return Err(OpenError::Full),
+                // It lapsed, or was added, between the look and the change: look again.
+                Err(Ok(libc::ENOENT | libc::EEXIST)) => {}
+                Err(Ok(code)) => return Err(OpenError::Kernel(io::Error::from_raw_os_error(code))),
+                Err(Err(error)) => return Err(OpenError::Kernel(error)),
+            }
+        }
+        Err(OpenError::ReadBack)
+    }
+
+    /// Delete and add in one batch: kernels before 6.12 take a second add for done and keep the old expiry.
+    fn replace(&mut self, set: &Set, key: &Key, wanted: &Element) -> io::Result<()> {
+        let shape = set.shape();
+        let old = bare(key);
+        let mut batch = Batch::new(&mut self.scratch);
+        batch.push(&SetMessage::Delete(&shape, &old), MsgType::Del);
+        batch.push(
+            &SetMessage::Add(&shape, std::slice::from_ref(wanted)),
+            MsgType::Add,
+        );
+        batch.send(&mut self.link)
+    }
+
+    /// `None` when it overlaps something in every set.
+    fn add(
+        &mut self,
+        sets: &[&'static Set],
+        key: &Key,
+        wanted: &Element,
+    ) -> io::Result<Option<&'static Set>> {
+        for set in sets {
+            let shape = set.shape();
+            // Asked first: a refused batch makes the kernel wait for every processor, 7 to 35 ms.
+            if key.last.is_some() && self.overlaps(set, key)? {
+                continue;
+            }
+            let mut batch = Batch::new(&mut self.scratch);
+            batch.push(
+                &SetMessage::Add(&shape, std::slice::from_ref(wanted)),
+                MsgType::Add,
+            );
+            match batch.send(&mut self.link) {
+                Ok(()) => return Ok(Some(set)),
+                Err(error) if overlapped(&error, wanted) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn delete(&mut self, set: &Set, key: &Key) -> io::Result<()> {
+        let old = bare(key);
+        let shape = set.shape();
+        let mut batch = Batch::new(&mut self.scratch);
+        batch.push(&SetMessage::Delete(&shape, &old), MsgType::Del);
+        match batch.send(&mut self.link) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Whether the first or the last key lies in an element: what the kernel refuses an interval for.
+    fn overlaps(&mut self, set: &Set, key: &Key) -> io::Result<bool> {
+        for end in [Some(&key.first), key.last.as_ref()].into_iter().flatten() {
+            let end = Key {
+                first: end.clone(),
+                last: Some(end.clone()),
+            };
+            if self.look(set, &end)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Asks for exactly this element.
+    fn find(&mut self, set: &Set, key: &Key) -> io::Result<Option<Found>> {
+        Ok(self.look(set, key)?.filter(|found| found.key == *key))
+    }
+
+    /// Asks for the element the first key lies in.
+    fn look(&mut self, set: &Set, key: &Key) -> io::Result<Option<Found>> {
+        let mut found = None;
+        let wanted = bare(key);
+        let asked = self.ask(&SetMessage::Get(&set.shape(), &wanted), |payload| {
+            found = elements(payload).next();
+        });
+        match asked {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+            Ok(()) => Ok(found),
+        }
+    }
+
+    fn ask(&mut self, message: &SetMessage<'_>, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+        let seq = self.link.reserve(1);
+        let mut bytes = Vec::with_capacity(256);
+        self.scratch.append(&mut bytes, message, seq, MsgType::Add);
+        self.link
+            .exchange(&bytes, seq, 1, |_, payload| each(payload))
+    }
+}
+
+fn content_sets(content: super::sets::Content, family: super::sets::Family) -> Vec<&'static Set> {
+    sets_of(content, family).collect()
+}
+
+/// The element without its timeout, as the kernel wants it for looking and deleting.
+fn bare(key: &Key) -> Element {
+    Element {
+        key: key.first.clone(),
+        key_end: key.last.clone(),
+        timeout_ms: None,
+    }
+}
+
+/// `ENOTEMPTY`: overlaps in part. `EEXIST` for an interval: the same first key with another last one.
+fn overlapped(error: &io::Error, wanted: &Element) -> bool {
+    match error.raw_os_error() {
+        Some(libc::ENOTEMPTY) => true,
+        Some(libc::EEXIST) => wanted.key_end.is_some(),
+        _ => false,
+    }
+}
+
+/// An element as the kernel shows it.
+struct Found {
+    key: Key,
+    timeout_ms: Option<u64>,
+    expires_ms: Option<u64>,
+    packets: u64,
+    bytes: u64,
+}
+
+impl Found {
+    fn has_timeout(&self, ttl: Ttl) -> bool {
+        let ordered = u64::from(ttl.as_millis());
+        let near = self
+            .timeout_ms
+            .is_some_and(|shown| shown.abs_diff(ordered) <= TICK_MS);
+        near && self
+            .expires_ms
+            .is_some_and(|left| left <= ordered + TICK_MS)
+    }
+
+    fn usage(&self) -> Usage {
+        let remaining = self.expires_ms.unwrap_or(0);
+        Usage {
+            remaining_ms: u32::try_from(remaining).unwrap_or(u32::MAX),
+            packets: self.packets,
+            bytes: self.bytes,
+        }
+    }
+}
+
+// include/uapi/linux/netfilter/nf_tables.h
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_TIMEOUT: u16 = 4;
+const NFTA_SET_ELEM_EXPIRATION: u16 = 5;
+const NFTA_SET_ELEM_EXPR: u16 = 7;
+const NFTA_SET_ELEM_KEY_END: u16 = 10;
+const NFTA_SET_ELEM_EXPRESSIONS: u16 = 11;
+const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_EXPR_DATA: u16 = 2;
+const NFTA_COUNTER_BYTES: u16 = 1;
+const NFTA_COUNTER_PACKETS: u16 = 2;
+/// Bytes of `struct nfgenmsg` in front of the attributes.
+const NFGEN_LEN: usize = 4;
+
+/// The elements in one answer.
+fn elements(payload: &[u8]) -> impl Iterator<Item = Found> {
+    let list = payload.get(NFGEN_LEN..).unwrap_or_default();
+    let list = attribute(list, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
+    attributes(list).filter_map(|(_, element)| found(element))
+}
+
+fn found(element: &[u8]) -> Option<Found> {
+    let value = |kind| attribute(attribute(element, kind)?, NFTA_DATA_VALUE).map(<[u8]>::to_vec);
+    let number = |kind| attribute(element, kind).and_then(be64);
+    // One expression is shown by itself, or as the only one of a list.
+    let counter = attribute(element, NFTA_SET_ELEM_EXPR).or_else(|| {
+        attributes(attribute(element, NFTA_SET_ELEM_EXPRESSIONS)?)
+            .map(|(_, first)| first)
+            .next()
+    });
+    let counted = |kind| attribute(attribute(counter?, NFTA_EXPR_DATA)?, kind).and_then(be64);
+    Some(Found {
+        key: Key {
+            first: value(NFTA_SET_ELEM_KEY)?,
+            last: value(NFTA_SET_ELEM_KEY_END),
+        },
+        timeout_ms: number(NFTA_SET_ELEM_TIMEOUT),
+        expires_ms: number(NFTA_SET_ELEM_EXPIRATION),
+        packets: counted(NFTA_COUNTER_PACKETS).unwrap_or(0),
+        bytes: counted(NFTA_COUNTER_BYTES).unwrap_or(0),
+    })
+}

@@ -1,0 +1,386 @@
+//! The one place that speaks to libnftnl directly: what the safe layer of `nftnl` does not cover.
+//!
+//! Expressions over any register, sets with timeouts, concatenations, intervals and counters, their elements,
+//! and messages into bytes of our own. Reading answers needs none of it (`crate::netlink`). Invariant: every
+//! pointer is made, used and freed inside one function or owned by a type that frees it once.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::ptr::NonNull;
+
+use nftnl::{MsgType, NlMsg, ProtoFamily, Rule};
+use nftnl_sys::{self as sys, libc};
+
+use super::expression::{Base, Direction, Expression};
+
+/// `NFT_REG32_00`: the sixteen 32-bit registers start here, and share their storage with `NFT_REG_1`.
+const REG32_00: u32 = 8;
+/// `NFT_REG_VERDICT`.
+const REG_VERDICT: u32 = 0;
+
+impl nftnl::expr::Expression for Expression {
+    fn to_expr(&self, _: &Rule) -> NonNull<sys::nftnl_expr> {
+        let expression = allocate(self.kernel_name());
+        let e = Setter(expression);
+        match self {
+            Self::Payload {
+                base,
+                offset,
+                len,
+                into,
+            } => {
+                let base = match base {
+                    Base::Network => libc::NFT_PAYLOAD_NETWORK_HEADER,
+                    Base::Transport => libc::NFT_PAYLOAD_TRANSPORT_HEADER,
+                };
+                e.u32(sys::NFTNL_EXPR_PAYLOAD_BASE, base.cast_unsigned());
+                e.u32(sys::NFTNL_EXPR_PAYLOAD_OFFSET, *offset);
+                e.u32(sys::NFTNL_EXPR_PAYLOAD_LEN, *len);
+                e.u32(sys::NFTNL_EXPR_PAYLOAD_DREG, REG32_00 + into);
+            }
+            Self::Meta { key, into } => {
+                e.u32(sys::NFTNL_EXPR_META_KEY, *key);
+                e.u32(sys::NFTNL_EXPR_META_DREG, REG32_00 + into);
+            }
+            Self::Ct { key, of, into } => {
+                e.u32(sys::NFTNL_EXPR_CT_KEY, *key);
+                e.u32(sys::NFTNL_EXPR_CT_DREG, REG32_00 + into);
+                match of {
+                    Some(Direction::Original) => e.u8(sys::NFTNL_EXPR_CT_DIR, 0),
+                    None => {}
+                }
+            }
+            Self::Constant { value, into } => {
+                e.u32(sys::NFTNL_EXPR_IMM_DREG, REG32_00 + into);
+                e.bytes(sys::NFTNL_EXPR_IMM_DATA, value);
+            }
+            Self::Mask { mask } => {
+                e.u32(sys::NFTNL_EXPR_BITWISE_SREG, REG32_00);
+                e.u32(sys::NFTNL_EXPR_BITWISE_DREG, REG32_00);
+                e.u32(sys::NFTNL_EXPR_BITWISE_LEN, len_u32(mask));
+                e.bytes(sys::NFTNL_EXPR_BITWISE_MASK, mask);
+                e.bytes(sys::NFTNL_EXPR_BITWISE_XOR, &vec![0; mask.len()]);
+            }
+            Self::Equals { value } | Self::Differs { value } => {
+                let op = match self {
+                    Self::Differs { .. } => libc::NFT_CMP_NEQ,
+                    _ => libc::NFT_CMP_EQ,
+                };
+                e.u32(sys::NFTNL_EXPR_CMP_SREG, REG32_00);
+                e.u32(sys::NFTNL_EXPR_CMP_OP, op.cast_unsigned());
+                e.bytes(sys::NFTNL_EXPR_CMP_DATA, value);
+            }
+            Self::In { set, id } => {
+                e.u32(sys::NFTNL_EXPR_LOOKUP_SREG, REG32_00);
+                e.text(sys::NFTNL_EXPR_LOOKUP_SET, set);
+                e.u32(sys::NFTNL_EXPR_LOOKUP_SET_ID, *id);
+            }
+            Self::Accept => e.verdict(libc::NF_ACCEPT, None),
+            Self::Drop => e.verdict(libc::NF_DROP, None),
+            Self::Jump(chain) => e.verdict(libc::NFT_JUMP, Some(chain)),
+            Self::Counter | Self::Notrack | Self::Masquerade => {}
+        }
+        expression
+    }
+}
+
+impl Expression {
+    fn kernel_name(&self) -> &'static CStr {
+        match self {
+            Self::Payload { .. } => c"payload",
+            Self::Meta { .. } => c"meta",
+            Self::Ct { .. } => c"ct",
+            Self::Mask { .. } => c"bitwise",
+            Self::Equals { .. } | Self::Differs { .. } => c"cmp",
+            Self::In { .. } => c"lookup",
+            Self::Counter => c"counter",
+            Self::Notrack => c"notrack",
+            Self::Masquerade => c"masq",
+            Self::Constant { .. } | Self::Accept | Self::Drop | Self::Jump(_) => c"immediate",
+        }
+    }
+}
+
+fn allocate(name: &CStr) -> NonNull<sys::nftnl_expr> {
+    // SAFETY: `name` is a terminated string that libnftnl only reads; the result is checked.
+    let expression = unsafe { sys::nftnl_expr_alloc(name.as_ptr()) };
+    NonNull::new(expression).expect("libnftnl knows the expression and memory suffices at start")
+}
+
+/// Sets attributes of an expression that is not yet anybody's.
+struct Setter(NonNull<sys::nftnl_expr>);
+
+impl Setter {
+    fn u8(&self, attribute: u32, value: u8) {
+        // SAFETY: the expression is live and exclusively ours until the rule takes it.
+        unsafe { sys::nftnl_expr_set_u8(self.0.as_ptr(), attribute_u16(attribute), value) }
+    }
+
+    fn u32(&self, attribute: u32, value: u32) {
+        // SAFETY: as above.
+        unsafe { sys::nftnl_expr_set_u32(self.0.as_ptr(), attribute_u16(attribute), value) }
+    }
+
+    fn text(&self, attribute: u32, value: &CStr) {
+        // SAFETY: as above; libnftnl copies the terminated string.
+        unsafe {
+            sys::nftnl_expr_set_str(self.0.as_ptr(), attribute_u16(attribute), value.as_ptr())
+        };
+    }
+
+    fn bytes(&self, attribute: u32, value: &[u8]) {
+        let (data, len) = (value.as_ptr().cast(), len_u32(value));
+        // SAFETY: as above; libnftnl copies `len` bytes that `value` has.
+        unsafe { sys::nftnl_expr_set(self.0.as_ptr(), attribute_u16(attribute), data, len) };
+    }
+
+    fn verdict(&self, verdict: i32, chain: Option<&CStr>) {
+        self.u32(sys::NFTNL_EXPR_IMM_DREG, REG_VERDICT);
+        self.u32(sys::NFTNL_EXPR_IMM_VERDICT, verdict.cast_unsigned());
+        if let Some(chain) = chain {
+            self.text(sys::NFTNL_EXPR_IMM_CHAIN, chain);
+        }
+    }
+}
+
+fn attribute_u16(attribute: u32) -> u16 {
+    u16::try_from(attribute).expect("libnftnl's attributes are small")
+}
+
+fn len_u32(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).expect("keys and names are short")
+}
+
+/// A set as the kernel is told of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SetShape {
+    /// Its name.
+    pub name: &'static CStr,
+    /// Its number within the batch that makes it.
+    pub id: u32,
+    /// `NFT_SET_*`.
+    pub flags: u32,
+    /// Data types, six bits each; only `nft list` reads them.
+    pub key_type: u32,
+    /// Bytes of a key, every field padded to four.
+    pub key_len: u32,
+    /// Bytes of each field of a concatenation; empty for a single one.
+    pub fields: &'static [u8],
+    /// The most elements; 0 = no limit.
+    pub size: u32,
+    /// 1 the machine's, 2 big-endian; only `nft list` reads it.
+    pub byte_order: u32,
+}
+
+/// An element as the kernel is told of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Element {
+    /// The key, or the first key of an interval.
+    pub key: Vec<u8>,
+    /// The last key of an interval.
+    pub key_end: Option<Vec<u8>>,
+    /// When it goes by itself; `None` only in constant sets.
+    pub timeout_ms: Option<u64>,
+}
+
+/// The table all sets of ours are in.
+pub const TABLE: &CStr = c"spa";
+const FAMILY: u16 = ProtoFamily::Inet as u16;
+
+struct SetHandle(NonNull<sys::nftnl_set>);
+
+impl Drop for SetHandle {
+    fn drop(&mut self) {
+        // SAFETY: made by nftnl_set_alloc, freed here only; its elements are its own.
+        unsafe { sys::nftnl_set_free(self.0.as_ptr()) }
+    }
+}
+
+impl SetHandle {
+    /// Table, name and id: enough to speak of the set's elements.
+    fn named(shape: &SetShape) -> Self {
+        // SAFETY: no arguments; the result is checked.
+        let set = unsafe { sys::nftnl_set_alloc() };
+        let handle = Self(NonNull::new(set).expect("memory suffices for a set"));
+        handle.u32(sys::NFTNL_SET_FAMILY, u32::from(FAMILY));
+        handle.text(sys::NFTNL_SET_TABLE, TABLE);
+        handle.text(sys::NFTNL_SET_NAME, shape.name);
+        handle
+    }
+
+    /// Everything: enough to make the set.
+    fn whole(shape: &SetShape) -> Self {
+        let handle = Self::named(shape);
+        handle.u32(sys::NFTNL_SET_ID, shape.id);
+        handle.u32(sys::NFTNL_SET_FLAGS, shape.flags);
+        handle.u32(sys::NFTNL_SET_KEY_TYPE, shape.key_type);
+        handle.u32(sys::NFTNL_SET_KEY_LEN, shape.key_len);
+        if shape.size > 0 {
+            handle.u32(sys::NFTNL_SET_DESC_SIZE, shape.size);
+        }
+        if !shape.fields.is_empty() {
+            handle.bytes(sys::NFTNL_SET_DESC_CONCAT, shape.fields);
+        }
+        if shape.flags & libc::NFT_SET_TIMEOUT.cast_unsigned() != 0 {
+            let counter = allocate(c"counter");
+            // SAFETY: both are live; the set takes the expression over.
+            unsafe { sys::nftnl_set_add_expr(handle.0.as_ptr(), counter.as_ptr()) };
+        }
+        // Key byte order in the user data: `nft list` prints keys the right way round.
+        let [a, b, c, d] = shape.byte_order.to_ne_bytes();
+        handle.bytes(sys::NFTNL_SET_USERDATA, &[0, 4, a, b, c, d]);
+        handle
+    }
+
+    fn u32(&self, attribute: u32, value: u32) {
+        // SAFETY: the set is live and ours.
+        unsafe { sys::nftnl_set_set_u32(self.0.as_ptr(), attribute_u16(attribute), value) }
+    }
+
+    fn text(&self, attribute: u32, value: &CStr) {
+        // SAFETY: the set is live and ours; libnftnl copies the terminated string.
+        unsafe {
+            sys::nftnl_set_set_str(self.0.as_ptr(), attribute_u16(attribute), value.as_ptr())
+        };
+    }
+
+    fn bytes(&self, attribute: u32, value: &[u8]) {
+        let (data, len) = (value.as_ptr().cast(), len_u32(value));
+        // SAFETY: the set is live and ours; libnftnl copies `len` bytes that `value` has.
+        unsafe { sys::nftnl_set_set_data(self.0.as_ptr(), attribute_u16(attribute), data, len) };
+    }
+
+    fn push(&self, element: &Element) {
+        // SAFETY: no arguments; the result is checked.
+        let raw = unsafe { sys::nftnl_set_elem_alloc() };
+        let raw = NonNull::new(raw).expect("memory suffices for an element");
+        let bytes = |attribute: u32, value: &[u8]| {
+            let (data, len) = (value.as_ptr().cast(), len_u32(value));
+            // SAFETY: the element is live and ours; libnftnl copies `len` bytes that `value` has.
+            unsafe { sys::nftnl_set_elem_set(raw.as_ptr(), attribute_u16(attribute), data, len) };
+        };
+        bytes(sys::NFTNL_SET_ELEM_KEY, &element.key);
+        if let Some(end) = &element.key_end {
+            bytes(sys::NFTNL_SET_ELEM_KEY_END, end);
+        }
+        if let Some(timeout) = element.timeout_ms {
+            bytes(sys::NFTNL_SET_ELEM_TIMEOUT, &timeout.to_ne_bytes());
+        }
+        // SAFETY: both are live; the set takes the element over.
+        unsafe { sys::nftnl_set_elem_add(self.0.as_ptr(), raw.as_ptr()) };
+    }
+}
+
+/// What a message does with sets and elements; tables, chains and rules have their own in `nftnl`.
+pub enum SetMessage<'a> {
+    /// Makes the set.
+    New(&'a SetShape),
+    /// Adds the elements; one that is there is an error.
+    Add(&'a SetShape, &'a [Element]),
+    /// Deletes the element; one that is not there is an error.
+    Delete(&'a SetShape, &'a Element),
+    /// Asks for the element that this key belongs to.
+    Get(&'a SetShape, &'a Element),
+    /// Asks for all elements.
+    Dump(&'a SetShape),
+}
+
+// SAFETY: a message holds one set and at most a few hundred elements of ours, far below 64 KiB.
+unsafe impl NlMsg for SetMessage<'_> {
+    unsafe fn write(&self, buffer: *mut c_void, seq: u32, _: MsgType) {
+        let (kind, flags, set) = match self {
+            Self::New(shape) => (
+                libc::NFT_MSG_NEWSET,
+                libc::NLM_F_CREATE,
+                SetHandle::whole(shape),
+            ),
+            Self::Add(shape, elements) => {
+                let set = SetHandle::named(shape);
+                set.u32(sys::NFTNL_SET_ID, shape.id);
+                elements.iter().for_each(|element| set.push(element));
+                (
+                    libc::NFT_MSG_NEWSETELEM,
+                    libc::NLM_F_CREATE | libc::NLM_F_EXCL,
+                    set,
+                )
+            }
+            Self::Delete(shape, element) => {
+                let set = SetHandle::named(shape);
+                set.push(element);
+                (libc::NFT_MSG_DELSETELEM, 0, set)
+            }
+            Self::Get(shape, element) => {
+                let set = SetHandle::named(shape);
+                set.push(element);
+                (libc::NFT_MSG_GETSETELEM, 0, set)
+            }
+            Self::Dump(shape) => (
+                libc::NFT_MSG_GETSETELEM,
+                libc::NLM_F_DUMP,
+                SetHandle::named(shape),
+            ),
+        };
+        let kind = u16::try_from(kind).expect("message types are small");
+        let flags = u16::try_from(flags | libc::NLM_F_ACK).expect("flags are sixteen bits");
+        // SAFETY: the caller gives room for the largest message; the set outlives the call.
+        unsafe {
+            let header =
+                sys::nftnl_nlmsg_build_hdr(buffer.cast::<c_char>(), kind, FAMILY, flags, seq);
+            match self {
+                Self::New(_) => sys::nftnl_set_nlmsg_build_payload(header, set.0.as_ptr()),
+                _ => sys::nftnl_set_elems_nlmsg_build_payload(header, set.0.as_ptr()),
+            }
+        }
+    }
+}
+
+/// Where messages are written before they go into a request; made once, used for every one.
+pub struct Scratch(Vec<u64>);
+
+impl Scratch {
+    /// Makes room for the largest message there is.
+    pub fn new() -> Self {
+        // u64: libnftnl writes headers through pointers that must be aligned.
+        let bytes = usize::try_from(nftnl::nft_nlmsg_maxsize()).expect("64 KiB and a page fit");
+        Self(vec![0; bytes.div_ceil(8)])
+    }
+
+    /// Writes one message and appends its bytes.
+    pub fn append(&mut self, to: &mut Vec<u8>, message: &impl NlMsg, seq: u32, what: MsgType) {
+        // SAFETY: the buffer has nft_nlmsg_maxsize() bytes, which is what `write` asks for.
+        unsafe { message.write(self.0.as_mut_ptr().cast(), seq, what) };
+        self.take(to);
+    }
+
+    /// Appends the head or the end of a batch.
+    pub fn append_mark(&mut self, to: &mut Vec<u8>, mark: Mark, seq: u32) {
+        let buffer = self.0.as_mut_ptr().cast();
+        // SAFETY: a mark is twenty bytes, and the buffer has more.
+        unsafe {
+            match mark {
+                Mark::Begin => sys::nftnl_batch_begin(buffer, seq),
+                Mark::End => sys::nftnl_batch_end(buffer, seq),
+            }
+        };
+        self.take(to);
+    }
+
+    /// Appends what the header in front says is there, padded to four.
+    fn take(&self, to: &mut Vec<u8>) {
+        let first: [u8; 8] = self.0[0].to_ne_bytes();
+        let len = u32::from_ne_bytes([first[0], first[1], first[2], first[3]]);
+        let len = usize::try_from(len)
+            .expect("within the buffer")
+            .next_multiple_of(4);
+        let words = self.0.iter().flat_map(|word| word.to_ne_bytes());
+        to.extend(words.take(len));
+    }
+}
+
+/// The frame of a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mark {
+    /// `NFNL_MSG_BATCH_BEGIN`.
+    Begin,
+    /// `NFNL_MSG_BATCH_END`: without it nothing is done.
+    End,
+}

@@ -1,0 +1,190 @@
+//! From the flags to the main loop: what is set up in which order, and what is undone when a step fails.
+//!
+//! Sockets first, for they change nothing; then the table, so that the machine is dark before WireGuard
+//! listens; then WireGuard; then privilege goes, and orders are taken until the daemon closes its end. The
+//! table stays behind: closed, its elements lapsing.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use spa_order::{Backend, Hello};
+use spa_wireguard::{Interface, WireguardError};
+
+use crate::conntrack::Conntrack;
+use crate::enforcer::{Enforcer, Fatal};
+use crate::flags::Flags;
+use crate::forgetter::{Forgetter, ForgetterError};
+use crate::handover::{Handover, HandoverError};
+use crate::limits::Limits;
+use crate::netlink::Link;
+use crate::nft::{Table, warnings};
+use crate::orders::{LinkError, Orders};
+use crate::privilege::{self, PrivilegeError};
+use crate::user::{User, UserError};
+
+/// Bytes of an IP packet inside the tunnel: 1500 less 80 for IPv6, UDP and WireGuard around it.
+const TUNNEL_MTU: u32 = 1420;
+
+/// Why the enforcer cannot start or go on; one line each.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The socket to the daemon.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// Capabilities or seccomp.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
+    /// The tunnel user.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// Interfaces and sockets.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
+    /// WireGuard.
+    #[error(transparent)]
+    Wireguard(#[from] WireguardError),
+    /// The thread for tracked connections.
+    #[error(transparent)]
+    Forgetter(#[from] ForgetterError),
+    /// The end of something we cannot do without.
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+    /// The kernel has no nf_tables, or the table was refused.
+    #[error("cannot make table inet spa: {0}{hint}", hint = nf_tables_hint(.0))]
+    Table(io::Error),
+    /// Another call to the kernel.
+    #[error("cannot {what}: {source}")]
+    Kernel {
+        /// What for.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn nf_tables_hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPROTONOSUPPORT | libc::EOPNOTSUPP | libc::EINVAL) => {
+            " (has this kernel nf_tables with sets of intervals? Linux 5.6 or newer is needed)"
+        }
+        Some(libc::ENOENT) => {
+            " (a part of nf_tables is missing from this kernel: nft_ct, and nft_masq for masquerade)"
+        }
+        _ => "",
+    }
+}
+
+/// Sets everything up and serves until the daemon goes.
+///
+/// # Errors
+/// See [`ServeError`]. A failed start leaves no table where there was none and no interface.
+pub fn serve(flags: &Flags) -> Result<(), ServeError> {
+    let orders = Arc::new(Orders::from_stdin()?);
+    privilege::check()?;
+    let user = User::find(&flags.tunnel_user)?;
+    let handover = Handover::open(&flags.plan.knock, flags.plan.knock_port)?;
+    let kernel = |what| move |source| ServeError::Kernel { what, source };
+    let routes = Link::route().map_err(kernel("ask for routes"))?;
+    let conntrack = Conntrack::open().map_err(kernel("ask for tracked connections"))?;
+    if conntrack.is_none() {
+        eprintln!(
+            "spa-enforcer: warning: this kernel has no nf_conntrack_netlink: tracked connections of ended \
+             sessions lapse by themselves (nothing passes by them)"
+        );
+    }
+    let mut netfilter = Link::netfilter().map_err(kernel("reach nf_tables"))?;
+    let foreign = warnings(&mut netfilter, &flags.plan).map_err(ServeError::Table)?;
+    for warning in foreign {
+        eprintln!("spa-enforcer: warning: {warning}");
+    }
+    let table = Table::create(netfilter, &flags.plan).map_err(ServeError::Table)?;
+    let (wireguard, table) = prepare(flags, user, table)?;
+    let hello = Hello {
+        backend: match wireguard.backend() {
+            spa_wireguard::Backend::Kernel => Backend::Kernel,
+            spa_wireguard::Backend::Embedded => Backend::Embedded,
+        },
+        wireguard: wireguard.index(),
+        replies: handover.replies(),
+        knock: handover.knock(),
+    };
+    let forgetter = Forgetter::start(conntrack, Arc::clone(&orders))?;
+    let limits = Limits::new(flags);
+    let enforcer = Enforcer::new(limits, flags.max_peers, table, wireguard, routes, forgetter)?;
+    privilege::give_up()?;
+    orders.hello(&hello, &handover.descriptors())?;
+    drop(handover);
+    take_orders(&orders, enforcer)
+}
+
+/// Makes the interface; if that fails, a table that was not there before goes again.
+fn prepare(flags: &Flags, user: User, mut table: Table) -> Result<(Interface, Table), ServeError> {
+    let plan = spa_wireguard::Plan {
+        name: &flags.plan.tunnel,
+        listen_port: flags.plan.wireguard_port,
+        addresses: &flags.plan.addresses,
+        mtu: TUNNEL_MTU,
+        backend: flags.backend,
+        tunnel_program: &tunnel_program(),
+        tunnel_uid: user.uid,
+        tunnel_gid: user.gid,
+    };
+    match Interface::create(&plan) {
+        Ok(wireguard) => Ok((wireguard, table)),
+        Err(error) => {
+            // The first error is the one to report.
+            let _ = table.undo();
+            Err(error.into())
+        }
+    }
+}
+
+/// `spa-tunnel` beside our own executable, else wherever the system finds it.
+fn tunnel_program() -> PathBuf {
+    let beside = std::env::current_exe()
+        .ok()
+        .map(|own| own.with_file_name("spa-tunnel"));
+    beside
+        .filter(|path| path.exists())
+        .unwrap_or_else(|| PathBuf::from("spa-tunnel"))
+}
+
+fn take_orders(orders: &Orders, mut enforcer: Enforcer) -> Result<(), ServeError> {
+    loop {
+        let (order, wireguard) = ready(orders, enforcer.wireguard())?;
+        if wireguard {
+            enforcer.wireguard().check().map_err(Fatal::Wireguard)?;
+        }
+        if order {
+            let Some((seq, order)) = orders.next()? else {
+                return Ok(());
+            };
+            for answer in enforcer.perform(seq, &order)? {
+                orders.answer(seq, &answer)?;
+            }
+        }
+    }
+}
+
+/// Which of the two has something for us: the daemon, WireGuard.
+fn ready(orders: &Orders, wireguard: &Interface) -> Result<(bool, bool), ServeError> {
+    let mut fds = [
+        PollFd::from_borrowed_fd(orders.as_fd(), PollFlags::IN),
+        PollFd::from_borrowed_fd(wireguard.as_fd(), PollFlags::IN),
+    ];
+    match poll(&mut fds, None) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(error) => {
+            let source = error.into();
+            return Err(ServeError::Kernel {
+                what: "wait for orders",
+                source,
+            });
+        }
+    }
+    let [order, wireguard] = fds.map(|fd| !fd.revents().is_empty());
+    Ok((order, wireguard))
+}
