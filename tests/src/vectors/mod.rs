@@ -9,6 +9,7 @@ mod negative;
 mod rekey;
 mod replay;
 mod reply;
+mod state;
 mod tag;
 mod world;
 
