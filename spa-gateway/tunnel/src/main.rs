@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         );
         return ExitCode::from(USAGE);
     };
-    // One thread: a second costs a stack and gains nothing measurable while the kernel moves the packets.
+    // One thread: with two the same bytes cost the same processor time on two cores, and 1 MB more memory.
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()

@@ -192,6 +192,27 @@ fn the_endpoint_follows_a_client_that_roams() {
 }
 
 #[test]
+fn an_interface_that_was_down_for_a_while_carries_again() {
+    let lab = lab_or_return!();
+    let (mut gateway, mut client) = (lab.gateway_interface(), lab.client_interface());
+    gateway.put_peer(&client_peer(7)).expect("a peer");
+    client
+        .put_peer(&gateway_peer(7, "192.0.2.1:51820"))
+        .expect("a peer");
+    route_to_gateway(&mut client);
+    let (here, there) = (
+        lab.client.socket("10.200.0.2:9"),
+        lab.gateway.socket("10.200.0.1:9"),
+    );
+    assert!(arrives(&here, &there, PATIENCE));
+    lab.gateway.ip("link set spa0 down");
+    assert!(!arrives(&here, &there, NEVER));
+    gateway.check().expect("it lives");
+    lab.gateway.ip("link set spa0 up");
+    assert!(arrives(&here, &there, PATIENCE));
+}
+
+#[test]
 fn a_thousand_peers_are_listed_each_once() {
     const COUNT: u16 = 1000;
     let lab = lab_or_return!();
