@@ -350,7 +350,7 @@ impl Intake {
 
 fn in_force(policy: &spa_gateway_core::Policy) -> String {
     format!(
-        "in force: {} groups, {} resources, {} rules",
+        "in force: groups {}, resources {}, rules {}",
         policy.groups().count(),
         policy.resources().count(),
         policy.rules().len()

@@ -388,22 +388,30 @@ fn toml_path(path: &Path) -> String {
         .to_owned()
 }
 
-const POLICY: &str = "# Who may reach what. Nothing listed here, nothing allowed. `spa-admin policy check FILE` tries a change first.\n\
+const POLICY: &str = "# Who may reach what. Nothing listed here, nothing allowed.\n\
+    # `spa-admin user add`, `resource add` and `allow` write here; by hand it looks like this:\n\
+    #\n\
+    #   [group]\n\
+    #   eng = [\"ana\", \"bo\"]\n\
+    #\n\
+    #   [resource]\n\
+    #   wiki = { to = \"10.0.5.10\", ports = [\"443/tcp\"] }\n\
+    #\n\
+    #   [[allow]]\n\
+    #   name = \"eng-wiki\"\n\
+    #   who = [\"group:eng\"]\n\
+    #   to = [\"wiki\"]\n\
+    #   for = \"2h\"\n\
+    #\n\
+    # `spa-admin policy check FILE` tries a change, `spa-admin policy reload` puts it into force.\n\
     version = 1\n\
     \n\
     [defaults]\n\
     for = \"8h\"                 # session length unless a rule says less\n\
     \n\
     [group]\n\
-    # eng = [\"ana\", \"bo\"]\n\
     \n\
-    [resource]\n\
-    # wiki = { to = \"10.0.5.10\", ports = [\"443/tcp\"] }\n\
-    \n\
-    # [[allow]]\n\
-    # name = \"eng-wiki\"\n\
-    # who = [\"group:eng\"]\n\
-    # to = [\"wiki\"]\n";
+    [resource]\n";
 
 fn founding() -> Result<Founding, String> {
     let mut identity = Zeroizing::new([0; 32]);

@@ -407,7 +407,7 @@ fn check_policy(file: &Path) -> Result<(), String> {
         .read()
         .map_err(|error| error.to_string())?;
     println!(
-        "{} is sound: {} groups, {} resources, {} rules",
+        "{} is sound: groups {}, resources {}, rules {}",
         file.display(),
         policy.groups().count(),
         policy.resources().count(),
