@@ -4,6 +4,7 @@
 
 use std::io::{self, BufReader, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,8 +18,17 @@ use crate::session::Session;
 /// The byte that lets the agent stay.
 pub(super) const STAY: u8 = b'k';
 
+/// What the agent says to it.
+pub(super) const STAYING: &str = "staying";
+
+/// How long that may take.
+const ANSWER: Duration = Duration::from_secs(3);
+
 /// How long raising a tunnel may take; measured 1 to 30 ms, a loaded machine takes longer.
 const RAISE: Duration = Duration::from_secs(10);
+
+/// How often a foreground agent is listened to.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long an agent may take to tear down.
 const GONE: Duration = Duration::from_secs(10);
@@ -125,16 +135,27 @@ impl Child {
         }
     }
 
-    /// Lets the agent stay after us, or for as long as we stay with it.
+    /// Lets the agent stay after us, or for as long as we stay with it. When this returns its note is written, so that
+    /// the next command knows of it.
     ///
     /// # Errors
     /// When it is gone.
     pub fn stay(&mut self) -> Result<(), AgentError> {
+        let gone = |kind: io::ErrorKind| AgentError::Talk(kind.into());
         let input = self
             .input
             .as_mut()
-            .ok_or_else(|| AgentError::Talk(io::ErrorKind::BrokenPipe.into()))?;
-        input.write_all(&[STAY]).map_err(AgentError::Talk)
+            .ok_or_else(|| gone(io::ErrorKind::BrokenPipe))?;
+        input.write_all(&[STAY]).map_err(AgentError::Talk)?;
+        match self.output.next(ANSWER)? {
+            Said::Line(line) if line == STAYING => Ok(()),
+            Said::Line(line) => match line.strip_prefix("failed ") {
+                Some(why) => Err(AgentError::Tunnel(why.to_owned())),
+                None => Err(AgentError::Version(line)),
+            },
+            Said::NothingYet => Err(gone(io::ErrorKind::TimedOut)),
+            Said::Gone => Err(gone(io::ErrorKind::UnexpectedEof)),
+        }
     }
 
     /// Takes everything down and waits until it is gone.
@@ -157,22 +178,42 @@ impl Child {
         self.process.wait().map(|_| ()).map_err(AgentError::Talk)
     }
 
-    /// Stays with a foreground agent until its session ends; gives its last words.
+    /// Stays with a foreground agent until its session ends; gives its last words. When `signals` becomes readable the
+    /// agent is told to close the session, which `told` hears once.
     ///
     /// # Errors
     /// When it ends without any.
-    pub fn accompany(mut self, mut tick: impl FnMut()) -> Result<String, AgentError> {
+    pub fn accompany(
+        mut self,
+        signals: &UnixStream,
+        told: impl FnOnce(),
+    ) -> Result<String, AgentError> {
+        let mut told = Some(told);
         let mut last = None;
         loop {
-            match self.output.next(Duration::from_secs(1))? {
+            if told.is_some() && self.output.wait_or(signals)? == Woken::BySignal {
+                // The end of the pipe is the word to close.
+                drop(self.input.take());
+                if let Some(told) = told.take() {
+                    told();
+                }
+            }
+            match self.output.next(LOOK)? {
                 Said::Line(line) => last = line.strip_prefix("ended ").map(str::to_owned).or(last),
-                Said::NothingYet => tick(),
+                Said::NothingYet => {}
                 Said::Gone => break,
             }
         }
         let _ = self.process.wait();
         last.ok_or_else(|| AgentError::Talk(io::ErrorKind::UnexpectedEof.into()))
     }
+}
+
+/// What ended a wait for both.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    ByAgent,
+    BySignal,
 }
 
 enum Said {
@@ -205,6 +246,26 @@ impl Lines {
                 Ok(_) => self.line.extend_from_slice(&byte),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(AgentError::Talk(error)),
+            }
+        }
+    }
+
+    /// Waits for a word of the agent or a signal, however long.
+    fn wait_or(&self, signals: &UnixStream) -> Result<Woken, AgentError> {
+        if !self.reader.buffer().is_empty() {
+            return Ok(Woken::ByAgent);
+        }
+        let pipe = self.reader.get_ref().as_fd();
+        let mut fds = [
+            PollFd::from_borrowed_fd(pipe, PollFlags::IN),
+            PollFd::new(signals, PollFlags::IN),
+        ];
+        loop {
+            match poll(&mut fds, None) {
+                Ok(_) if !fds[1].revents().is_empty() => return Ok(Woken::BySignal),
+                Ok(_) => return Ok(Woken::ByAgent),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(AgentError::Talk(errno.into())),
             }
         }
     }

@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, setrlimit, setsid};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use spa_proto::{Ask, DerivedKeys, GatewayId, Outcome, Request, Signer};
 use zeroize::Zeroizing;
 
-use crate::agent::child::STAY;
+use crate::agent::child::{STAY, STAYING};
 use crate::agent::link::{CLOSE, GIVE_WAY, Moving, STATUS, live_line};
 use crate::agent::note::{Ended, Note};
-use crate::agent::{AgentError, socket_path};
+use crate::agent::{AgentError, ending_signals, socket_path};
 use crate::clock;
 use crate::exchange::{Knocking, exchange};
 use crate::failure::Failure;
@@ -60,12 +59,11 @@ pub fn hold(places: &Places) -> Result<(), AgentError> {
         .map(File::from)
         .map_err(AgentError::Start)?;
     let session = take_over(&mut input)?;
-    if session.stay == Stay::Background {
-        // Away from the terminal: its Ctrl-C and its hang-up are not ours. It cannot fail for a fresh child.
-        let _ = setsid();
-    }
+    // Away from the terminal: its Ctrl-C and its hang-up reach `knock`, not us and `spa-tunnel`. It cannot fail for a
+    // fresh child.
+    let _ = setsid();
     let _ = std::env::set_current_dir("/");
-    let signals = signals().map_err(AgentError::Start)?;
+    let signals = ending_signals().map_err(AgentError::Start)?;
     places.make_runtime()?;
     let listener = listen(places, &session.profile)?;
     let raised = match Raised::raise(&session) {
@@ -105,15 +103,6 @@ fn take_over(input: &mut File) -> Result<Session, AgentError> {
     let text =
         std::str::from_utf8(&bytes).map_err(|error| AgentError::Handover(error.to_string()))?;
     Session::parse(text).map_err(AgentError::Handover)
-}
-
-/// A stream that becomes readable when we are told to end.
-fn signals() -> io::Result<UnixStream> {
-    let (reader, writer) = UnixStream::pair()?;
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
-    }
-    Ok(reader)
 }
 
 fn listen(places: &Places, profile: &str) -> Result<UnixListener, AgentError> {
@@ -224,6 +213,7 @@ impl Holder<'_> {
                 self.stays = true;
                 // A note that cannot be written costs only what `status` says after our death.
                 let _ = Note::of(self.session).write(self.places);
+                say(STAYING);
                 if self.session.stay == Stay::Background {
                     self.parent = None;
                 }

@@ -9,8 +9,10 @@ mod link;
 mod note;
 
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use spa_wireguard::WireguardError;
 
 use crate::places::{PlaceError, Places};
@@ -59,6 +61,18 @@ pub enum AgentError {
     /// A directory.
     #[error(transparent)]
     Place(#[from] PlaceError),
+}
+
+/// A stream that becomes readable when this process is told to end.
+///
+/// # Errors
+/// When the system gives no pipe.
+pub fn ending_signals() -> io::Result<UnixStream> {
+    let (reader, writer) = UnixStream::pair()?;
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    }
+    Ok(reader)
 }
 
 /// Where the agent of a profile listens.

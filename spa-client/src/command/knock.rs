@@ -404,10 +404,9 @@ fn stay(
     }
     // Other commands may work with the profile from here on, the agent's CLOSE too.
     drop(caller);
-    // Ctrl-C goes to the agent as well, which closes the session; we stay to say how that went.
-    let _ = signal_hook::flag::register(signal_hook::consts::SIGINT, std::sync::Arc::default());
+    let signals = agent::ending_signals().map_err(agent::AgentError::Start)?;
     eprintln!("Ctrl-C closes it.");
-    let ended = child.accompany(|| ())?;
+    let ended = child.accompany(&signals, || eprintln!("Closing."))?;
     println!("The session {ended}.");
     Ok(())
 }

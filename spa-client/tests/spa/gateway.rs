@@ -6,9 +6,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use spa_proto::{
-    Ask, CredentialId, CredentialKey, DerivedKeys, GatewayId, Invite, KnockSecret, OpenedKnock,
-    Outcome, Prekey, ProofPublic, RefusedFor, ReplyPayload, Request, ResourceId, SealedKnock,
-    SecondFactor, Slot, TotpOffer, TotpSecret, Verdict, WallTime, Wanted, seal_reply,
+    Ask, CredentialId, CredentialKey, DerivedKeys, DoorKind, GatewayId, Invite, KnockSecret,
+    OpenAsk, OpenedKnock, Outcome, Prekey, ProofPublic, RefusedFor, Repeat, ReplyPayload, Request,
+    ResourceId, Route, SealedKnock, SecondFactor, SessionId, SessionKey, SessionReply, Slot,
+    TotpOffer, TotpSecret, Verdict, WallTime, Wanted, seal_reply,
 };
 
 /// The code this gateway takes.
@@ -21,6 +22,29 @@ pub enum Manner {
     Policy,
     /// Nothing.
     Silence,
+    /// A session of this length in seconds, whatever is asked.
+    Grant(u64),
+}
+
+/// What a session of this gateway looks like from the client.
+#[derive(Clone, Copy, Debug)]
+pub struct Inside {
+    /// The gateway's WireGuard key and where it listens.
+    pub wg_public: [u8; 32],
+    /// Its endpoint.
+    pub endpoint: SocketAddr,
+    /// The client's address.
+    pub client: Ipv4Addr,
+    /// The gateway's address.
+    pub gateway: Ipv4Addr,
+}
+
+/// A peer to be let in.
+pub struct Peer {
+    /// W.
+    pub key: [u8; 32],
+    /// wg_psk.
+    pub psk: [u8; 32],
 }
 
 /// What it saw.
@@ -54,7 +78,14 @@ pub struct State {
     pub words: Option<String>,
     /// Whether an OPEN passed.
     pub active: bool,
+    /// Sessions, if it grants any.
+    pub inside: Option<Inside>,
+    /// Lets a peer in.
+    pub let_in: Option<Box<dyn FnMut(Peer) + Send>>,
+    /// How many CLOSE were proven.
+    pub closed: usize,
     keys: Vec<CredentialKey>,
+    session_key: Option<SessionKey>,
     time: u64,
 }
 
@@ -71,13 +102,13 @@ pub struct FakeGateway {
 
 impl FakeGateway {
     /// Starts one.
-    pub fn start() -> Self {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");
+    pub fn start(host: Ipv4Addr) -> Self {
+        let socket = UdpSocket::bind((host, 0)).expect("a port");
         let address = socket.local_addr().expect("bound");
         let base = KnockSecret::from_bytes([7; 32]);
         let credential = CredentialId::from_bytes([0xc1; 16]);
         let invite = Invite {
-            host: "127.0.0.1".parse().expect("a host"),
+            host: host.to_string().parse().expect("a host"),
             port: address.port().try_into().expect("not zero"),
             credential,
             key: CredentialKey::from_bytes([9; 32]),
@@ -92,6 +123,10 @@ impl FakeGateway {
             q: None,
             words: None,
             active: false,
+            inside: None,
+            let_in: None,
+            closed: 0,
+            session_key: None,
             keys: vec![CredentialKey::from_bytes([9; 32])],
             time: 0,
         }));
@@ -230,7 +265,11 @@ impl Work {
                 let q = state.q.is_some_and(|q| bool::from(opened.verify_proof(&q)));
                 q && open.factor == SecondFactor::Totp(CODE)
             }
-            Ask::Close(_) | Ask::Roam(_) => false,
+            Ask::Close(_) => {
+                let key = state.session_key.as_ref();
+                key.is_some_and(|key| bool::from(opened.verify_session_proof(key)))
+            }
+            Ask::Roam(_) => false,
         }
     }
 
@@ -260,17 +299,17 @@ impl Work {
                 if state.manner == Manner::Silence && open.wanted != Wanted::ControlOnly {
                     return None;
                 }
-                let verdicts = match &open.wanted {
-                    Wanted::Resources(ids) => ids.iter().map(|id| (*id, verdict(*id))).collect(),
-                    Wanted::All | Wanted::ControlOnly => Vec::new(),
-                };
-                Outcome::Refused {
-                    why: RefusedFor::Policy,
-                    verdicts,
-                    reason: Some("not before noon".to_owned()),
+                self.open_outcome(open, state, now)
+            }
+            Ask::Close(_) => {
+                state.closed += 1;
+                Outcome::Closed {
+                    repeat: Repeat::First,
+                    verdicts: Vec::new(),
+                    reason: None,
                 }
             }
-            Ask::Close(_) | Ask::Roam(_) => return None,
+            Ask::Roam(_) => return None,
         };
         state.time = now.as_millis().max(state.time + 1);
         let payload = ReplyPayload {
@@ -284,6 +323,7 @@ impl Work {
             outcome,
         };
         let enrolled = matches!(payload.outcome, Outcome::Enrolled(_));
+        let granted = matches!(payload.outcome, Outcome::Session(_));
         let encoded = payload.encode().expect("it fits");
         let sealed = seal_reply(
             &opened.reply_keys(),
@@ -294,7 +334,55 @@ impl Work {
         if enrolled {
             state.keys.push(sealed.secrets.k_cred);
         }
+        if granted && let Ask::Open(open) = &request.ask {
+            state.session_key = Some(sealed.secrets.k_sess);
+            let peer = Peer {
+                key: open.wg_key,
+                psk: *sealed.secrets.wg_psk.expose(),
+            };
+            if let Some(let_in) = &mut state.let_in {
+                let_in(peer);
+            }
+        }
         Some(sealed.packet)
+    }
+}
+
+impl Work {
+    fn open_outcome(&self, open: &OpenAsk, state: &State, now: WallTime) -> Outcome {
+        let ids = match &open.wanted {
+            Wanted::Resources(ids) => ids.clone(),
+            Wanted::All | Wanted::ControlOnly => Vec::new(),
+        };
+        let (Manner::Grant(seconds), Some(inside)) = (state.manner, state.inside) else {
+            return Outcome::Refused {
+                why: RefusedFor::Policy,
+                verdicts: ids.iter().map(|id| (*id, verdict(*id))).collect(),
+                reason: Some("not before noon".to_owned()),
+            };
+        };
+        Outcome::Session(Box::new(SessionReply {
+            repeat: Repeat::First,
+            door: DoorKind::AddressAndPort,
+            door_secs: 10,
+            id: SessionId::from_bytes([5; 8]),
+            not_after: now.saturating_add(Duration::from_secs(seconds)),
+            wg_public: inside.wg_public,
+            endpoint: Some(inside.endpoint),
+            tunnel4: Some(inside.client),
+            tunnel6: None,
+            gateway_tunnel: Some(inside.gateway.into()),
+            control_port: 8700,
+            mtu: 1400,
+            keepalive: 0,
+            routes: vec![
+                Route::new("10.201.9.0".parse().expect("an address"), 24).expect("a route"),
+                Route::new(inside.endpoint.ip(), 32).expect("a route"),
+            ],
+            dns: None,
+            verdicts: ids.iter().map(|id| (*id, Verdict::Granted)).collect(),
+            reason: None,
+        }))
     }
 }
 

@@ -1,14 +1,13 @@
 //! `spa` as people and scripts run it, against a gateway on loopback, up to where WireGuard begins.
 
-mod gateway;
-
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use gateway::{CODE, FakeGateway, Manner};
+use crate::gateway::{CODE, FakeGateway, Manner};
 use spa_proto::{ResourceId, Wanted};
 
 /// A device: its directory and its password.
@@ -130,7 +129,7 @@ fn may_knock() -> bool {
 
 #[test]
 fn an_enrolment_activates_the_device_and_shows_the_four_words() {
-    let (gateway, device) = (FakeGateway::start(), Device::new());
+    let (gateway, device) = (FakeGateway::start(Ipv4Addr::LOCALHOST), Device::new());
     let output = device.enroll(&gateway);
     assert!(output.status.success(), "{}", err(&output));
     let words = gateway
@@ -172,7 +171,7 @@ fn an_enrolment_activates_the_device_and_shows_the_four_words() {
 
 #[test]
 fn what_the_device_keeps_is_private_and_does_not_know_the_password() {
-    let (gateway, device) = (FakeGateway::start(), Device::new());
+    let (gateway, device) = (FakeGateway::start(Ipv4Addr::LOCALHOST), Device::new());
     assert!(device.enroll(&gateway).status.success());
     let directory = device.home.join("gateways/127.0.0.1");
     for name in ["profile", "memory", "lock"] {
@@ -191,7 +190,7 @@ fn what_the_device_keeps_is_private_and_does_not_know_the_password() {
 
 #[test]
 fn a_lost_packet_heals_by_its_repeat() {
-    let (gateway, device) = (FakeGateway::start(), Device::new());
+    let (gateway, device) = (FakeGateway::start(Ipv4Addr::LOCALHOST), Device::new());
     gateway.with(|state| state.lose = 1);
     assert!(device.enroll(&gateway).status.success());
     let seen = gateway.with(|state| state.seen.clone());
@@ -209,7 +208,7 @@ fn a_lost_packet_heals_by_its_repeat() {
 
 #[test]
 fn a_broken_off_enrolment_goes_on_with_the_same_q() {
-    let (gateway, device) = (FakeGateway::start(), Device::new());
+    let (gateway, device) = (FakeGateway::start(Ipv4Addr::LOCALHOST), Device::new());
     let wrong = device
         .spa(&["enroll", &gateway.invite, "--code", "000000"])
         .arg("--password-file")
@@ -237,7 +236,7 @@ fn a_broken_off_enrolment_goes_on_with_the_same_q() {
 
 #[test]
 fn a_bad_invite_is_one_line_and_leaves_nothing() {
-    let (gateway, device) = (FakeGateway::start(), Device::new());
+    let (gateway, device) = (FakeGateway::start(Ipv4Addr::LOCALHOST), Device::new());
     let line = gateway.invite.clone();
     for (invite, expected) in [
         (line[..line.len() - 5].to_owned(), "cut off"),
@@ -256,7 +255,7 @@ fn a_bad_invite_is_one_line_and_leaves_nothing() {
 
 #[test]
 fn an_unanswered_enrolment_names_a_used_or_expired_invite() {
-    let (gateway, device) = (FakeGateway::start(), Device::new());
+    let (gateway, device) = (FakeGateway::start(Ipv4Addr::LOCALHOST), Device::new());
     gateway.with(|state| state.lose = 6);
     let output = device.enroll(&gateway);
     assert_eq!(output.status.code(), Some(3));
@@ -272,7 +271,7 @@ fn a_refused_knock_says_why_and_remembers_it() {
     if !may_knock() {
         return;
     }
-    let (gateway, device) = (FakeGateway::start(), Device::new());
+    let (gateway, device) = (FakeGateway::start(Ipv4Addr::LOCALHOST), Device::new());
     assert!(device.enroll(&gateway).status.success());
     let output = device.knock(&["wiki", "late"], CODE);
     assert_eq!(output.status.code(), Some(1), "{}", err(&output));
@@ -317,7 +316,7 @@ fn silence_is_one_honest_line_and_exit_code_3() {
     if !may_knock() {
         return;
     }
-    let (gateway, device) = (FakeGateway::start(), Device::new());
+    let (gateway, device) = (FakeGateway::start(Ipv4Addr::LOCALHOST), Device::new());
     assert!(device.enroll(&gateway).status.success());
     gateway.with(|state| state.manner = Manner::Silence);
     let before = gateway.with(|state| state.seen.len());
@@ -342,7 +341,7 @@ fn a_wrong_password_looks_like_any_silence() {
     if !may_knock() {
         return;
     }
-    let (gateway, device) = (FakeGateway::start(), Device::new());
+    let (gateway, device) = (FakeGateway::start(Ipv4Addr::LOCALHOST), Device::new());
     assert!(device.enroll(&gateway).status.success());
     let right = device.knock(&["wiki"], 999_999);
     device.password("wrong horse");
@@ -356,7 +355,7 @@ fn a_wrong_password_looks_like_any_silence() {
 
 #[test]
 fn without_the_capability_nothing_is_asked_or_sent() {
-    let (gateway, device) = (FakeGateway::start(), Device::new());
+    let (gateway, device) = (FakeGateway::start(Ipv4Addr::LOCALHOST), Device::new());
     assert!(device.enroll(&gateway).status.success());
     let before = gateway.with(|state| state.seen.len());
     // Root runs a program with the capabilities of its bounding set; others have none anyway.
@@ -383,7 +382,7 @@ fn without_the_capability_nothing_is_asked_or_sent() {
 
 #[test]
 fn keys_others_can_read_are_refused_before_anything_is_sent() {
-    let (gateway, device) = (FakeGateway::start(), Device::new());
+    let (gateway, device) = (FakeGateway::start(Ipv4Addr::LOCALHOST), Device::new());
     assert!(device.enroll(&gateway).status.success());
     let profile = device.home.join("gateways/127.0.0.1/profile");
     fs::set_permissions(&profile, fs::Permissions::from_mode(0o644)).expect("ours");
