@@ -1,7 +1,7 @@
 //! Enrolment: in band, with words to compare, by an invite that works once.
 
 use spa_tests::packet::Packet;
-use spa_tests::person::{Enrolled, Person, four_words, invite};
+use spa_tests::person::{Enrolled, Person, invite};
 use spa_tests::phone;
 use spa_tests::program::Ended;
 
@@ -17,10 +17,7 @@ fn both_sides_show_the_same_four_words() {
     let leaving = place.town.tap_leaving().unwrap();
     let ana = Person::new(gateway, &place.town.client, "ana", "laptop").unwrap();
     let Enrolled { person, words, .. } = ana.enroll(&line).unwrap();
-    let theirs = gateway
-        .ask(&["device", "show", &person.credential()])
-        .unwrap();
-    assert_eq!(four_words(&theirs), Some(words));
+    assert_eq!(gateway.words(&person.credential()).unwrap(), words.join(" "));
     let others = leaving.count(|packet| !packet.is_knock_sized() && !packet.is_link_housekeeping());
     // The control channel of the first session runs inside WireGuard, and nothing else leaves.
     let wireguard = leaving.count(Packet::is_wireguard);

@@ -121,6 +121,8 @@ impl Gateway {
         let public = endpoint(GATEWAY, PORT).to_string();
         let mut args = vec!["init", "--public", &public, "--yes"];
         args.extend(["--pool", "10.200.0.0/16", "--pool", "fd5a:1::/64"]);
+        let (user, tunnel_user) = (USER.to_string(), TUNNEL_USER.to_string());
+        args.extend(["--user", &user, "--tunnel-user", &tunnel_user]);
         if !more.contains(&"--interface") {
             args.extend(["--interface", "eth0"]);
         }
@@ -158,7 +160,7 @@ impl Gateway {
         &self.space
     }
 
-    /// Gives the configuration what a test needs (users by number, a clock that is trusted) and what `change` says.
+    /// Gives the configuration what a test machine needs, a clock that is trusted, and what `change` says.
     ///
     /// # Errors
     /// When the file is not as `init` wrote it.
@@ -166,8 +168,6 @@ impl Gateway {
         let text = fs::read_to_string(&self.config).context("reading the configuration")?;
         let mut document: DocumentMut = text.parse().context("the configuration is TOML")?;
         document["clock"]["trust"] = value("always");
-        document["process"]["user"] = value(USER.to_string());
-        document["process"]["tunnel-user"] = value(TUNNEL_USER.to_string());
         change(&mut document);
         fs::write(&self.config, document.to_string()).context("writing the configuration")
     }
@@ -361,6 +361,39 @@ impl Gateway {
         sessions
             .cloned()
             .with_context(|| format!("no list of sessions: {listing}"))
+    }
+
+    /// The four words it shows for a device.
+    ///
+    /// # Errors
+    /// When there is no such device, or it has none yet.
+    pub fn words(&self, credential: &str) -> anyhow::Result<String> {
+        let devices = self.ask_json(&["device", "list"])?;
+        devices
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|device| {
+                let field = |name: &str| device[name].as_str().unwrap_or_default().to_owned();
+                format!("{}/{}", field("user"), field("device")) == credential
+            })
+            .and_then(|device| device["words"].as_str())
+            .map(str::to_owned)
+            .with_context(|| format!("no words of {credential} in {devices}"))
+    }
+
+    /// How many peers, doors and flows it has.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn counts(&self) -> anyhow::Result<[u64; 3]> {
+        let status = self.ask_json(&["status"])?;
+        let count = |name: &str| {
+            status[name]
+                .as_u64()
+                .with_context(|| format!("no {name} in {status}"))
+        };
+        Ok([count("peers")?, count("doors")?, count("flows")?])
     }
 
     /// Where people knock.

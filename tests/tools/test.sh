@@ -40,7 +40,7 @@ vectors() {
 
 step "format" "$cargo" fmt --all --check
 step "enforcer's dependencies" pure_enforcer
-step "build" "$cargo" build --locked --workspace --all-targets
+step "build" make --no-print-directory build
 step "vectors" vectors
 step "unit and component tests" "$cargo" test --locked -q --workspace --exclude spa-tests
 step "the harness and the tree" "$cargo" test --locked -q -p spa-tests --lib --bins --test tree
