@@ -73,7 +73,7 @@ mod spent;
 mod start;
 mod tags;
 mod time;
-#[cfg(feature = "vectors")]
+#[cfg(any(test, feature = "vectors"))]
 mod vectors;
 mod work;
 
@@ -109,5 +109,5 @@ pub use snapshot::{
 };
 pub use start::PresentPeer;
 pub use time::{Moment, Now};
-#[cfg(feature = "vectors")]
+#[cfg(any(test, feature = "vectors"))]
 pub use vectors::Recollection;

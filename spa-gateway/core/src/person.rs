@@ -118,7 +118,7 @@ impl Totp {
     }
 
     /// Computes the code of a step.
-    fn code(&self, step: u64) -> u32 {
+    pub(crate) fn code(&self, step: u64) -> u32 {
         let period = u64::from(self.period);
         let secret = Secret::new(self.secret.expose().into());
         let totp = Builder::new()

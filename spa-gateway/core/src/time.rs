@@ -37,7 +37,7 @@ impl Moment {
     }
 
     /// Gives the moment `by` earlier; the origin at the earliest.
-    #[cfg(feature = "vectors")]
+    #[cfg(any(test, feature = "vectors"))]
     pub(crate) fn before(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(millis(by)))
     }

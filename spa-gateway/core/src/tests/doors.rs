@@ -1,0 +1,166 @@
+//! Doors: for a moment, then for the one who shook hands, and never wider than needed.
+
+use core::time::Duration;
+
+use spa_order::{Door, Order};
+use spa_proto::{Ask, Outcome};
+
+use super::rig::{Device, Rig};
+use crate::{AuditKind, SessionState};
+
+#[test]
+fn a_door_without_a_handshake_closes_and_its_session_is_withdrawn() {
+    let mut ana = Device::of("ana", 7);
+    let mut rig = Rig::with(&[&ana]);
+    rig.open(&mut ana, &["wiki"]).expect("granted");
+    rig.pass(Duration::from_millis(9_999));
+    assert_eq!(rig.kernel.doors(rig.now), [ana.door()]);
+    rig.pass(Duration::from_millis(1));
+    assert!(rig.kernel.is_empty(rig.now));
+    assert_eq!(
+        rig.audited(AuditKind::SessionEnded)[0].reason,
+        Some("no handshake in time")
+    );
+}
+
+#[test]
+fn a_handshake_narrows_the_door_to_its_endpoint_for_as_long_as_the_session() {
+    let mut ana = Device::of("ana", 7);
+    ana.same_port = false;
+    let mut rig = Rig::with(&[&ana]);
+    rig.open(&mut ana, &["wiki"]).expect("granted");
+    assert_eq!(
+        rig.kernel.doors(rig.now),
+        [Door {
+            source: ana.source.ip(),
+            port: None
+        }]
+    );
+    // The NAT gave WireGuard another port.
+    ana.source.set_port(61_000);
+    assert!(rig.shake(&ana));
+    ana.same_port = true;
+    assert_eq!(rig.kernel.doors(rig.now), [ana.door()]);
+    rig.pass_secs(7 * 60 * 60);
+    assert_eq!(rig.kernel.doors(rig.now), [ana.door()]);
+    assert_eq!(rig.audited(AuditKind::SessionLive).len(), 1);
+    assert_eq!(
+        rig.gateway.sessions().next().map(|session| session.state),
+        Some(SessionState::Live)
+    );
+}
+
+#[test]
+fn a_door_that_cannot_be_narrowed_is_tried_again_and_else_withdrawn() {
+    let mut bot = Device::of("bot", 7);
+    let mut rig = Rig::with(&[&bot]);
+    rig.open(&mut bot, &["wiki"]).expect("granted");
+    rig.refuses = |order| matches!(order, Order::Door { .. });
+    assert!(rig.shake(&bot));
+    assert_eq!(
+        rig.gateway.sessions().next().map(|session| session.state),
+        Some(SessionState::Waiting)
+    );
+    rig.refuses = |_| false;
+    rig.pass(Duration::from_millis(50));
+    assert_eq!(
+        rig.gateway.sessions().next().map(|session| session.state),
+        Some(SessionState::Live)
+    );
+
+    rig.open(&mut bot, &["wiki"]).expect("granted");
+    rig.refuses = |order| matches!(order, Order::Door { .. });
+    assert!(rig.shake(&bot));
+    rig.pass_secs(10);
+    assert!(rig.kernel.is_empty(rig.now));
+}
+
+#[test]
+fn roam_moves_the_door_and_prolongs_nothing() {
+    let mut bot = Device::of("bot", 7);
+    let mut rig = Rig::with(&[&bot]);
+    let opened = rig.open(&mut bot, &["wiki"]).expect("granted");
+    assert!(rig.shake(&bot));
+    rig.pass_secs(60);
+    bot.source = "203.0.113.50:41000".parse().expect("an address");
+    assert!(!rig.shake(&bot), "no door for the new address yet");
+    let roam = Ask::Roam(bot.session_id());
+    let Some(Outcome::Session(session)) = rig.ask(&mut bot, roam) else {
+        panic!("it roamed");
+    };
+    assert_eq!(
+        (session.id, session.not_after),
+        (opened.id, opened.not_after)
+    );
+    assert_eq!(rig.kernel.doors(rig.now), [bot.door()]);
+    assert!(rig.shake(&bot));
+    rig.pass_secs(60);
+    assert_eq!(rig.kernel.doors(rig.now), [bot.door()]);
+}
+
+#[test]
+fn a_roam_without_its_peer_closes_the_new_door_and_the_session_can_roam_again() {
+    let mut bot = Device::of("bot", 7);
+    let mut rig = Rig::with(&[&bot]);
+    rig.open(&mut bot, &["wiki"]).expect("granted");
+    assert!(rig.shake(&bot));
+    // An attacker forwards a fresh ROAM from its own address.
+    let home = core::mem::replace(
+        &mut bot.source,
+        "203.0.113.66:6".parse().expect("an address"),
+    );
+    let roam = Ask::Roam(bot.session_id());
+    assert!(rig.ask(&mut bot, roam).is_some());
+    rig.pass_secs(10);
+    assert!(rig.kernel.doors(rig.now).is_empty());
+    assert_eq!(rig.gateway.sessions().count(), 1);
+    bot.source = home;
+    let roam = Ask::Roam(bot.session_id());
+    assert!(rig.ask(&mut bot, roam).is_some());
+    assert!(rig.shake(&bot));
+    assert_eq!(rig.kernel.doors(rig.now), [bot.door()]);
+}
+
+#[test]
+fn the_end_of_one_session_does_not_shut_the_door_another_needs() {
+    let mut ana = Device::of("ana", 1);
+    let mut bot = Device::of("bot", 2);
+    for device in [&mut ana, &mut bot] {
+        device.source = "198.51.100.77:5000".parse().expect("an address");
+        device.same_port = false;
+    }
+    let mut rig = Rig::with(&[&ana, &bot]);
+    rig.open(&mut ana, &["wiki"]).expect("granted");
+    rig.pass_secs(5);
+    rig.open(&mut bot, &["db"]).expect("granted");
+    let shared = bot.door();
+    rig.pass_secs(5);
+    assert_eq!(rig.gateway.sessions().count(), 1, "the first was withdrawn");
+    assert_eq!(rig.kernel.doors(rig.now), [shared]);
+    assert!(rig.shake(&bot));
+    bot.same_port = true;
+    assert_eq!(
+        rig.kernel.doors(rig.now),
+        [bot.door()],
+        "nobody needs the shared door any more"
+    );
+}
+
+#[test]
+fn a_shared_door_lasts_no_longer_than_its_last_holder_needs() {
+    let mut ana = Device::of("ana", 1);
+    let mut bot = Device::of("bot", 2);
+    for device in [&mut ana, &mut bot] {
+        device.source = "198.51.100.77:5000".parse().expect("an address");
+        device.same_port = false;
+    }
+    let mut rig = Rig::with(&[&ana, &bot]);
+    rig.open(&mut ana, &["wiki"]).expect("granted");
+    let needed = rig.kernel.door_until(ana.door());
+    rig.pass_secs(5);
+    rig.open(&mut bot, &["db"]).expect("granted");
+    assert_ne!(rig.kernel.door_until(ana.door()), needed);
+    let close = Ask::Close(bot.session_id());
+    rig.ask(&mut bot, close).expect("closed");
+    assert_eq!(rig.kernel.door_until(ana.door()), needed);
+}

@@ -1,0 +1,10 @@
+//! The gateway in virtual time: one world of a store, a kernel and devices, and a sentence for each promise.
+
+mod bounds;
+mod clocks;
+mod doors;
+mod effects;
+mod ending;
+mod people;
+mod restart;
+mod rig;

@@ -1,0 +1,251 @@
+//! People and devices: from the invite to the first session, and what an administrator is refused.
+
+use alloc::format;
+use alloc::string::ToString;
+use core::time::Duration;
+
+use spa_proto::{DerivedKeys, Outcome, RecoveryCode};
+
+use super::rig::{Device, Did, Rig};
+use crate::{
+    AdminRefusal, AuditKind, Confirm, DeviceRef, InviteTerms, Name, PersonKind, Refusal,
+    SHORTEST_DOOR,
+};
+
+const TERMS: InviteTerms = InviteTerms {
+    valid: Duration::from_secs(24 * 60 * 60),
+    confirm: Confirm::ByWords,
+};
+
+fn name(text: &str) -> Name {
+    Name::parse(text).expect("a name")
+}
+
+/// A person with an invite that her device has redeemed; the device does not know yet which key won.
+fn enrolled(rig: &mut Rig) -> Device {
+    rig.gateway
+        .add_person(&name("ana"), PersonKind::Human, &mut rig.entropy)
+        .expect("added");
+    rig.run();
+    let offer = rig
+        .gateway
+        .invite(&name("ana"), TERMS, rig.now, &mut rig.entropy)
+        .expect("invited")
+        .value;
+    rig.run();
+    let mut device = Device::of("ana", 1);
+    device.id = offer.credential;
+    device.keys = DerivedKeys::derive(&offer.key, rig.gateway.id(), offer.credential);
+    let ask = device.enrol_ask();
+    let (info, ext) = device.request(ask, rig.now).encode().expect("fits");
+    let sent = device.build(&info, &ext, rig.now);
+    let (payload, secrets) = rig.send(&sent, device.source).expect("answered");
+    let Outcome::Enrolled(Some(totp)) = payload.outcome else {
+        panic!("the first enrolment hands the phone's secret over");
+    };
+    assert_eq!(totp.secret.expose().len(), 20);
+    device.keys = DerivedKeys::derive(&secrets.k_cred, rig.gateway.id(), device.id);
+    device
+}
+
+#[test]
+fn from_invite_to_first_session() {
+    let mut rig = Rig::with(&[]);
+    let mut device = enrolled(&mut rig);
+    assert!(
+        rig.open(&mut device, &[]).is_some(),
+        "the control channel, before the words are compared"
+    );
+    assert_eq!(rig.gateway.invites().count(), 0);
+    assert_eq!(
+        rig.store.credentials[0].keys.len(),
+        1,
+        "the invite's key is erased"
+    );
+    rig.pass_secs(30);
+    assert!(rig.open(&mut device, &["wiki"]).is_none());
+    let device_ref = DeviceRef {
+        person: name("ana"),
+        label: "laptop".into(),
+    };
+    let words = rig
+        .gateway
+        .devices()
+        .next()
+        .and_then(|device| device.fingerprint)
+        .expect("enrolled")
+        .words();
+    assert!(words.iter().all(|word| !word.is_empty()));
+    rig.gateway.confirm_device(&device_ref).expect("confirmed");
+    rig.run();
+    rig.pass_secs(30);
+    assert!(rig.open(&mut device, &["wiki"]).is_some());
+    assert_eq!(
+        rig.gateway.confirm_device(&device_ref).map(|_| ()),
+        Err(AdminRefusal::AlreadyConfirmed(name("ana"), "laptop".into()))
+    );
+}
+
+#[test]
+fn a_candidate_is_on_disk_before_the_reply_leaves() {
+    let mut rig = Rig::with(&[]);
+    enrolled(&mut rig);
+    let reply = rig
+        .did
+        .iter()
+        .position(|did| *did == Did::Reply)
+        .expect("a reply");
+    let record = rig.did[..reply].iter().rposition(|did| *did == Did::Record);
+    assert!(record.is_some());
+    assert_eq!(rig.store.credentials[0].keys.len(), 2);
+}
+
+#[test]
+fn the_secret_of_the_phone_is_not_handed_over_once_a_code_was_accepted() {
+    let mut rig = Rig::with(&[]);
+    let mut device = enrolled(&mut rig);
+    rig.open(&mut device, &[]).expect("granted");
+    let offer = rig
+        .gateway
+        .invite(&name("ana"), TERMS, rig.now, &mut rig.entropy)
+        .expect("invited")
+        .value;
+    rig.run();
+    let mut second = Device::of("ana", 2);
+    second.id = offer.credential;
+    second.keys = DerivedKeys::derive(&offer.key, rig.gateway.id(), offer.credential);
+    let ask = second.enrol_ask();
+    assert!(matches!(
+        rig.ask(&mut second, ask),
+        Some(Outcome::Enrolled(None))
+    ));
+    let labels: alloc::vec::Vec<_> = rig.gateway.devices().map(|device| device.label).collect();
+    assert!(labels.contains(&"laptop-2".to_string()), "{labels:?}");
+}
+
+#[test]
+fn an_invite_that_is_not_on_disk_cannot_be_used() {
+    let mut rig = Rig::with(&[]);
+    rig.gateway
+        .add_person(&name("ana"), PersonKind::Human, &mut rig.entropy)
+        .expect("added");
+    rig.run();
+    rig.store_works = false;
+    rig.gateway
+        .invite(&name("ana"), TERMS, rig.now, &mut rig.entropy)
+        .expect("accepted");
+    rig.run();
+    assert_eq!(rig.gateway.invites().count(), 0);
+    assert_eq!(rig.audited(AuditKind::RecordFailed).len(), 1);
+}
+
+#[test]
+fn a_recovery_code_stands_in_for_the_phone_once() {
+    let mut ana = Device::of("ana", 7);
+    let mut rig = Rig::with(&[&ana]);
+    let codes = rig
+        .gateway
+        .replace_recovery_codes(&name("ana"), &mut rig.entropy)
+        .expect("made")
+        .value;
+    rig.run();
+    let code = |code: &RecoveryCode| spa_proto::SecondFactor::Recovery(code.duplicate());
+    let mut open = |rig: &mut Rig| {
+        let mut ask = rig.open_ask(&mut ana, &["wiki"]);
+        if let spa_proto::Ask::Open(open) = &mut ask {
+            open.factor = code(&codes[0]);
+        }
+        rig.ask(&mut ana, ask).is_some()
+    };
+    assert!(open(&mut rig));
+    assert!(!open(&mut rig));
+    assert_eq!(rig.store.persons[0].recovery.len(), codes.len() - 1);
+}
+
+#[test]
+fn a_disabled_person_has_no_session_and_no_tag() {
+    let mut ana = Device::of("ana", 7);
+    let mut rig = Rig::with(&[&ana]);
+    rig.open(&mut ana, &["wiki"]).expect("granted");
+    rig.gateway
+        .disable_person(&name("ana"), rig.now)
+        .expect("disabled");
+    rig.run();
+    assert!(rig.kernel.is_empty(rig.now));
+    rig.pass_secs(30);
+    assert!(rig.open(&mut ana, &["wiki"]).is_none());
+    assert_eq!(rig.count(Refusal::UnknownTag), 1);
+    rig.gateway.enable_person(&name("ana")).expect("enabled");
+    rig.run();
+    rig.pass_secs(30);
+    assert!(rig.open(&mut ana, &["wiki"]).is_some());
+    rig.gateway
+        .remove_person(&name("ana"), rig.now)
+        .expect("removed");
+    rig.run();
+    assert!(rig.kernel.is_empty(rig.now));
+    assert!(rig.store.persons.is_empty() && rig.store.credentials.is_empty());
+}
+
+#[test]
+fn every_administrators_refusal_is_one_line_that_names_what_it_is_about() {
+    let bot = Device::of("bot", 7);
+    let mut rig = Rig::with(&[&bot]);
+    let nobody = DeviceRef {
+        person: name("bot"),
+        label: "phone".into(),
+    };
+    let refused = [
+        rig.gateway
+            .add_person(&name("bot"), PersonKind::Human, &mut rig.entropy)
+            .map(|_| ()),
+        rig.gateway.enable_person(&name("eve")).map(|_| ()),
+        rig.gateway
+            .reset_totp(&name("bot"), &mut rig.entropy)
+            .map(|_| ()),
+        rig.gateway.revoke_device(&nobody, rig.now).map(|_| ()),
+        rig.gateway
+            .invite(
+                &name("bot"),
+                InviteTerms {
+                    valid: SHORTEST_DOOR,
+                    ..TERMS
+                },
+                rig.now,
+                &mut rig.entropy,
+            )
+            .map(|_| ()),
+    ];
+    for refusal in refused {
+        let line = format!("{}", refusal.expect_err("refused"));
+        assert!(!line.contains('\n') && line.len() > 20, "{line}");
+    }
+    rig.run();
+    assert_eq!(rig.gateway.persons().count(), 1);
+}
+
+#[test]
+fn a_device_is_named_by_its_label_or_the_beginning_of_its_id() {
+    let bot = Device::of("bot", 7);
+    let mut rig = Rig::with(&[&bot]);
+    let by = |label: &str| DeviceRef {
+        person: name("bot"),
+        label: label.into(),
+    };
+    assert!(rig.gateway.resync_device(&by("0707"), rig.now).is_ok());
+    assert!(rig.gateway.resync_device(&by("070"), rig.now).is_err());
+    assert!(rig.gateway.resync_device(&by("laptop"), rig.now).is_ok());
+}
+
+#[test]
+fn the_log_says_which_factor_was_wrong_and_the_wire_says_nothing() {
+    let mut ana = Device::of("ana", 7);
+    let mut rig = Rig::with(&[&ana]);
+    ana.q = spa_proto::ProofSecret::from_seed(&[99; 32]);
+    assert!(rig.open(&mut ana, &["wiki"]).is_none());
+    assert!(rig.replies.is_empty());
+    assert_eq!(
+        rig.audited(AuditKind::FactorFailed)[0].reason,
+        Some("wrong_proof")
+    );
+}

@@ -1,0 +1,614 @@
+//! The world of a test: a store that is a `Snapshot`, a kernel whose openings lapse by themselves,
+//! devices that knock. Time passes only when a test says so.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::time::Duration;
+
+use spa_order::{Door, Flow, Order, Ttl};
+use spa_proto::{
+    Ask, CredentialId, CredentialKey, DefaultRoute, DerivedKeys, EnrolAsk, KnockSecret, OpenAsk,
+    Outcome, PendingKnock, ProofSecret, ReplyPayload, Request, ResourceId, SecondFactor, SessionId,
+    SessionKey, SessionReply, Signer, WallTime, Wanted, build_knock,
+};
+
+use crate::person::Totp;
+use crate::{
+    AuditKind, AuditRecord, ClockTrust, CredentialRow, Datagram, Effect, EffectFailure, EffectKind,
+    Entropy, Gateway, KeyKind, KeyRow, KnockKeyRow, Moment, Name, Now, PeerState, PersonKind,
+    PersonRow, Policy, PresentPeer, Purpose, Refusal, Reply, Settings, Snapshot, Standing, TotpRow,
+};
+
+pub const KNOCKED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 51820);
+pub const POLICY: &str = r#"
+    [group]
+    eng = ["ana", "bot", "bo"]
+    [resource]
+    wiki = { to = "10.0.5.10", ports = ["443/tcp"] }
+    db   = { to = "10.0.6.0/28", ports = ["5432/tcp"] }
+    [[allow]]
+    name = "wiki"
+    who = ["group:eng"]
+    to = ["wiki"]
+    [[allow]]
+    name = "db"
+    who = ["bot"]
+    to = ["db"]
+    for = "2h"
+"#;
+
+/// Everything around a gateway.
+pub struct Rig {
+    pub gateway: Gateway,
+    pub store: Snapshot,
+    pub store_works: bool,
+    pub kernel: Kernel,
+    /// Which orders the kernel refuses.
+    pub refuses: fn(&Order) -> bool,
+    pub now: Now,
+    /// What was performed, in order.
+    pub did: Vec<Did>,
+    pub replies: Vec<Reply>,
+    pub audits: Vec<AuditRecord>,
+    pub entropy: Counting,
+}
+
+/// What the kernel has open. Openings lapse at their time, whether anybody closes them or not.
+#[derive(Default)]
+pub struct Kernel {
+    pub peers: BTreeMap<[u8; 32], PeerState>,
+    doors: BTreeMap<Door, Moment>,
+    flows: BTreeMap<Flow, Moment>,
+    pub forgotten: Vec<IpAddr>,
+}
+
+/// One thing that was performed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Did {
+    Record,
+    Peer,
+    Flow,
+    Door,
+    CloseDoor,
+    CloseFlow,
+    RemovePeer,
+    Forget,
+    Reply,
+    Audit(AuditKind),
+}
+
+/// Random bytes that count up, so that every run is the same.
+#[derive(Default)]
+pub struct Counting(u64);
+
+/// A device, and what it knows.
+pub struct Device {
+    pub id: CredentialId,
+    pub person: Name,
+    pub keys: DerivedKeys,
+    pub q: ProofSecret,
+    pub source: SocketAddr,
+    pub wg_key: [u8; 32],
+    pub session: Option<(SessionId, SessionKey)>,
+    pub same_port: bool,
+    last_ts: u64,
+    sent: u64,
+}
+
+/// A packet on its way, and what opens its reply.
+pub struct Sent {
+    pub packet: [u8; 512],
+    pub pending: PendingKnock,
+}
+
+impl Entropy for Counting {
+    fn fill(&mut self, _: Purpose, out: &mut [u8]) {
+        self.0 += 1;
+        for (at, byte) in out.iter_mut().enumerate() {
+            *byte = self.0.to_le_bytes()[at % 8].wrapping_add(u8::try_from(at / 8).unwrap_or(0));
+        }
+    }
+}
+
+impl Kernel {
+    pub fn doors(&self, now: Now) -> Vec<Door> {
+        self.doors
+            .iter()
+            .filter(|(_, until)| **until > now.mono)
+            .map(|(door, _)| *door)
+            .collect()
+    }
+
+    pub fn flows(&self, now: Now) -> Vec<Flow> {
+        self.flows
+            .iter()
+            .filter(|(_, until)| **until > now.mono)
+            .map(|(flow, _)| *flow)
+            .collect()
+    }
+
+    pub fn door_until(&self, door: Door) -> Option<Moment> {
+        self.doors.get(&door).copied()
+    }
+
+    pub fn is_empty(&self, now: Now) -> bool {
+        self.peers.is_empty() && self.doors(now).is_empty() && self.flows(now).is_empty()
+    }
+
+    fn obey(&mut self, order: &Order, now: Now) -> Did {
+        let until = |ttl: &Ttl| {
+            now.mono
+                .after(Duration::from_millis(u64::from(ttl.as_millis())))
+        };
+        match order {
+            Order::Peer { key, .. } => {
+                let fresh = PeerState {
+                    endpoint: None,
+                    handshake_age_ms: None,
+                    rx: 0,
+                    tx: 0,
+                };
+                self.peers.insert(*key, fresh);
+                Did::Peer
+            }
+            Order::RemovePeer { key } => {
+                self.peers.remove(key);
+                Did::RemovePeer
+            }
+            Order::Flow { flow, ttl } => {
+                self.flows.insert(*flow, until(ttl));
+                Did::Flow
+            }
+            Order::CloseFlow { flow } => {
+                self.flows.remove(flow);
+                Did::CloseFlow
+            }
+            Order::Door { door, ttl } => {
+                self.doors.insert(*door, until(ttl));
+                Did::Door
+            }
+            Order::CloseDoor { door } => {
+                self.doors.remove(door);
+                Did::CloseDoor
+            }
+            Order::Forget { tunnel } => {
+                self.forgotten.push(*tunnel);
+                Did::Forget
+            }
+            Order::Key { .. } | Order::ReadPeer { .. } | Order::ListPeers | Order::ListOpenings => {
+                panic!("the core never orders this")
+            }
+        }
+    }
+}
+
+impl Rig {
+    /// A gateway with these devices.
+    pub fn with(devices: &[&Device]) -> Self {
+        Self::restored(store_of(devices), settings())
+    }
+
+    pub fn restored(store: Snapshot, settings: Settings) -> Self {
+        let now = Now {
+            wall: WallTime::from_millis(1_800_000_000_000),
+            mono: Moment::from_millis(1 << 40),
+        };
+        let policy = Policy::parse(POLICY).expect("a valid policy");
+        let mut gateway =
+            Gateway::restore(settings, store.duplicate(), policy, now).expect("kid 0");
+        gateway.handle_clock(ClockTrust::Trusted, now);
+        let mut rig = Self {
+            gateway,
+            store,
+            store_works: true,
+            kernel: Kernel::default(),
+            refuses: |_| false,
+            now,
+            did: Vec::new(),
+            replies: Vec::new(),
+            audits: Vec::new(),
+            entropy: Counting::default(),
+        };
+        rig.run();
+        rig.did.clear();
+        rig.audits.clear();
+        rig
+    }
+
+    /// The process is killed and starts again with what its store and the kernel have.
+    pub fn restart(&mut self) {
+        let policy = self.gateway.policy().clone();
+        let store = self.store.duplicate();
+        self.gateway = Gateway::restore(settings(), store, policy, self.now).expect("kid 0");
+        self.kernel.doors.clear();
+        self.kernel.flows.clear();
+        self.gateway.handle_clock(ClockTrust::Trusted, self.now);
+        let peers: Vec<PresentPeer> = self
+            .kernel
+            .peers
+            .iter()
+            .map(|(key, state)| PresentPeer {
+                wg_key: *key,
+                state: *state,
+            })
+            .collect();
+        self.gateway.handle_start(&peers, self.now);
+        self.run();
+    }
+
+    /// Does all the work and performs all effects there are.
+    pub fn run(&mut self) {
+        self.work();
+        while let Some(effect) = self.gateway.poll_effect() {
+            self.perform(effect);
+            self.work();
+        }
+    }
+
+    pub fn work(&mut self) {
+        while self
+            .gateway
+            .handle_work(self.now, &mut self.entropy)
+            .is_some()
+        {}
+    }
+
+    pub fn perform(&mut self, effect: Effect) {
+        let outcome = match effect.kind {
+            EffectKind::Record(record) if self.store_works => {
+                self.did.push(Did::Record);
+                record
+                    .changes
+                    .into_iter()
+                    .for_each(|change| self.store.apply(change));
+                Ok(())
+            }
+            EffectKind::Record(_) => Err(EffectFailure::Store),
+            EffectKind::Order(order) if (self.refuses)(&order) => Err(EffectFailure::Failed),
+            EffectKind::Order(order) => {
+                self.did.push(self.kernel.obey(&order, self.now));
+                Ok(())
+            }
+            EffectKind::Observe { wg_key } => {
+                let state = self.kernel.peers.get(&wg_key).copied();
+                self.gateway.handle_peer(wg_key, state, self.now);
+                return;
+            }
+            EffectKind::Reply(reply) => {
+                self.did.push(Did::Reply);
+                self.replies.push(reply);
+                return;
+            }
+            EffectKind::Audit(audit) => {
+                self.did.push(Did::Audit(audit.kind));
+                self.audits.push(audit);
+                return;
+            }
+        };
+        self.gateway.handle_performed(effect.id, outcome, self.now);
+    }
+
+    /// Lets time pass, doing what falls due.
+    pub fn pass(&mut self, time: Duration) {
+        let target = self.now.mono.after(time);
+        while let Some(due) = self.gateway.poll_timeout().filter(|due| *due <= target) {
+            self.go_to(due.max(self.now.mono));
+            self.gateway.handle_timeout(self.now, &mut self.entropy);
+            self.run();
+        }
+        self.go_to(target);
+    }
+
+    fn go_to(&mut self, mono: Moment) {
+        let passed = mono.since(self.now.mono);
+        self.now = Now {
+            wall: self.now.wall.saturating_add(passed),
+            mono,
+        };
+    }
+
+    pub fn pass_secs(&mut self, seconds: u64) {
+        self.pass(Duration::from_secs(seconds));
+    }
+
+    /// Hands a packet in.
+    pub fn take_in(&mut self, packet: &[u8], source: SocketAddr) -> Result<(), Refusal> {
+        let datagram = Datagram {
+            payload: packet,
+            source,
+            destination: KNOCKED,
+            on_loopback: false,
+            fragment: false,
+        };
+        self.gateway.handle_datagram(datagram, self.now)
+    }
+
+    /// Hands a packet in and does all it leads to; gives the reply.
+    pub fn send(
+        &mut self,
+        sent: &Sent,
+        source: SocketAddr,
+    ) -> Option<(ReplyPayload, spa_proto::ReplySecrets)> {
+        let before = self.replies.len();
+        // A refusal shows in the counters.
+        let _ = self.take_in(&sent.packet, source);
+        self.run();
+        let reply = self.replies.get(before)?;
+        assert_eq!((reply.from, reply.to), (KNOCKED, source));
+        let opened =
+            sent.pending
+                .open_reply(reply.bytes.as_slice(), self.now.wall, DefaultRoute::Refuse);
+        Some(opened.expect("our own reply opens"))
+    }
+
+    /// A device asks, and takes what it is given.
+    pub fn ask(&mut self, device: &mut Device, ask: Ask) -> Option<Outcome> {
+        let (info, ext) = device.request(ask, self.now).encode().expect("fits");
+        let sent = device.build(&info, &ext, self.now);
+        let (payload, secrets) = self.send(&sent, device.source)?;
+        if let (Outcome::Session(session), spa_proto::Op::Open) =
+            (&payload.outcome, sent.pending.op())
+        {
+            device.session = Some((session.id, secrets.k_sess));
+        }
+        Some(payload.outcome)
+    }
+
+    /// A device opens a session for these resources.
+    pub fn open(&mut self, device: &mut Device, resources: &[&str]) -> Option<Box<SessionReply>> {
+        let ask = self.open_ask(device, resources);
+        match self.ask(device, ask)? {
+            Outcome::Session(session) => Some(session),
+            Outcome::Refused { .. } | Outcome::Closed { .. } | Outcome::Enrolled(_) => None,
+        }
+    }
+
+    pub fn open_ask(&self, device: &mut Device, resources: &[&str]) -> Ask {
+        device.wg_key = wg_key(device.id, device.sent);
+        let wanted = if resources.is_empty() {
+            Wanted::ControlOnly
+        } else {
+            Wanted::Resources(resources.iter().map(|name| ResourceId::of(name)).collect())
+        };
+        let factor = match self.code(&device.person) {
+            Some(code) => SecondFactor::Totp(code),
+            None => SecondFactor::None,
+        };
+        Ask::Open(OpenAsk {
+            minutes: 0,
+            factor,
+            wanted,
+            wg_key: device.wg_key,
+            posture: None,
+        })
+    }
+
+    /// What the phone of a person shows.
+    pub fn code(&self, person: &Name) -> Option<u32> {
+        let row = self
+            .store
+            .persons
+            .iter()
+            .find(|row| row.name == *person)?
+            .totp
+            .as_ref()?;
+        let totp = TotpRow {
+            secret: row.secret.duplicate(),
+            ..*row
+        };
+        Some(Totp::restore(totp).code(self.now.wall.as_millis() / 30_000))
+    }
+
+    /// The peer of a device shakes hands, if a door lets it.
+    pub fn shake(&mut self, device: &Device) -> bool {
+        let source = device.source.ip();
+        let admits = |door: &Door| {
+            door.source == source
+                && door
+                    .port
+                    .is_none_or(|port| port.get() == device.source.port())
+        };
+        if !self.kernel.doors(self.now).iter().any(admits) {
+            return false;
+        }
+        let Some(peer) = self.kernel.peers.get_mut(&device.wg_key) else {
+            return false;
+        };
+        *peer = PeerState {
+            endpoint: Some(device.source),
+            handshake_age_ms: Some(0),
+            rx: peer.rx + 148,
+            tx: peer.tx + 92,
+        };
+        self.pass(Duration::from_millis(100));
+        true
+    }
+
+    pub fn count(&self, refusal: Refusal) -> u32 {
+        self.gateway.counters().of(refusal)
+    }
+
+    pub fn audited(&self, kind: AuditKind) -> Vec<&AuditRecord> {
+        self.audits
+            .iter()
+            .filter(|audit| audit.kind == kind)
+            .collect()
+    }
+}
+
+impl Device {
+    /// An enrolled device of somebody; `number` makes it differ.
+    pub fn of(person: &str, number: u8) -> Self {
+        let id = CredentialId::from_bytes([number; 16]);
+        Self {
+            id,
+            person: Name::parse(person).expect("a name"),
+            keys: DerivedKeys::derive(&credential_key(number), gateway_id(), id),
+            q: ProofSecret::from_seed(&[number; 32]),
+            source: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, number)), 40_000),
+            wg_key: [0; 32],
+            session: None,
+            same_port: true,
+            last_ts: 0,
+            sent: 0,
+        }
+    }
+
+    pub fn request(&mut self, ask: Ask, now: Now) -> Request {
+        self.last_ts = now.wall.as_millis().max(self.last_ts + 1);
+        Request {
+            ts: WallTime::from_millis(self.last_ts),
+            same_port: self.same_port,
+            source: None,
+            ask,
+        }
+    }
+
+    /// One more packet of a transaction.
+    pub fn build(&mut self, info: &spa_proto::Info, ext: &spa_proto::Ext, now: Now) -> Sent {
+        self.sent += 1;
+        let mut e = [0x11; 32];
+        e[..8].copy_from_slice(&self.sent.to_be_bytes());
+        e[8..24].copy_from_slice(self.id.as_bytes());
+        let op = Request::parse(info, ext).expect("a request").op();
+        let signer = match (op, &self.session) {
+            (spa_proto::Op::Roam | spa_proto::Op::Close, Some((_, key))) => Signer::Session(key),
+            _ => Signer::Password(&self.q),
+        };
+        let slot = now.wall.slot();
+        let (packet, pending) = build_knock(
+            &self.keys,
+            0,
+            &identity().public(),
+            slot,
+            e,
+            info,
+            ext,
+            signer,
+        )
+        .expect("builds");
+        Sent { packet, pending }
+    }
+
+    pub fn door(&self) -> Door {
+        let port = core::num::NonZeroU16::new(self.source.port()).filter(|_| self.same_port);
+        Door {
+            source: self.source.ip(),
+            port,
+        }
+    }
+
+    pub fn session_id(&self) -> SessionId {
+        self.session.as_ref().expect("a session").0
+    }
+
+    pub fn enrol_ask(&self) -> Ask {
+        Ask::Enrol(EnrolAsk {
+            q: self.q.public(),
+            label: "laptop".into(),
+            posture: None,
+        })
+    }
+}
+
+/// A WireGuard key nobody else has.
+fn wg_key(id: CredentialId, sent: u64) -> [u8; 32] {
+    let mut key = [9; 32];
+    key[..16].copy_from_slice(id.as_bytes());
+    key[16..24].copy_from_slice(&sent.to_be_bytes());
+    key
+}
+
+pub fn settings() -> Settings {
+    Settings {
+        wg_public: [0xEE; 32],
+        wg_port: 51820,
+        tunnel4: Some((Ipv4Addr::new(10, 200, 0, 1), 24)),
+        tunnel6: Some(("fd5a:1::1".parse().expect("an address"), 64)),
+        control_port: 8700,
+        mtu: 1280,
+        keepalive: 25,
+        dns: None,
+        door: Duration::from_secs(10),
+        longest: Duration::from_secs(24 * 60 * 60),
+        capacity: 1000,
+        totp_digits: 6,
+    }
+}
+
+pub fn identity() -> KnockSecret {
+    KnockSecret::from_bytes([0x42; 32])
+}
+
+fn gateway_id() -> spa_proto::GatewayId {
+    spa_proto::GatewayId::of(&identity().public())
+}
+
+fn credential_key(number: u8) -> CredentialKey {
+    CredentialKey::from_bytes([number; 32])
+}
+
+/// A store in which these devices are enrolled, active and confirmed. `bot…` are machines.
+pub fn store_of(devices: &[&Device]) -> Snapshot {
+    let mut store = Snapshot {
+        knock_keys: [KnockKeyRow {
+            kid: 0,
+            secret: identity(),
+            made: WallTime::from_millis(0),
+            not_after: None,
+        }]
+        .into(),
+        // Newer than six hours, so that no floor is to be saved at once.
+        floor: WallTime::from_millis(1_799_999_000_000),
+        ..Snapshot::default()
+    };
+    for device in devices {
+        if store.persons.iter().all(|row| row.name != device.person) {
+            store.persons.push(person_row(&device.person));
+        }
+        store.credentials.push(CredentialRow {
+            id: device.id,
+            person: device.person.clone(),
+            label: String::from("laptop"),
+            proof: Some(device.q.public()),
+            keys: [KeyRow {
+                number: 1,
+                kind: KeyKind::Live,
+                key: credential_key(device.id.as_bytes()[0]),
+            }]
+            .into(),
+            standing: Standing::Enabled,
+            expires: None,
+            confirmed: true,
+            enrolled: Some(WallTime::from_millis(1)),
+            invite_until: None,
+            last_ts: WallTime::from_millis(0),
+            failures: 0,
+        });
+    }
+    store
+}
+
+fn person_row(name: &Name) -> PersonRow {
+    let machine = name.starts_with("bot");
+    PersonRow {
+        name: name.clone(),
+        kind: if machine {
+            PersonKind::Machine
+        } else {
+            PersonKind::Human
+        },
+        standing: Standing::Enabled,
+        totp: (!machine).then(|| TotpRow {
+            secret: spa_proto::TotpSecret::from_bytes(&[5; 20]).expect("20 bytes"),
+            digits: 6,
+            period: 30,
+            proven: true,
+        }),
+        last_step: 0,
+        recovery: Vec::new(),
+    }
+}
