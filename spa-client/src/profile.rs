@@ -45,14 +45,14 @@ pub enum Holder {
 
 /// How far an enrolment got.
 pub enum Stage {
-    /// r and salt are made; an ENROL may have left, the first at this time. No answer has come.
+    /// r and salt are made, and an ENROL may have left. No answer has come.
     Invited {
-        /// When the first ENROL left.
+        /// When it began.
         since: WallTime,
     },
     /// The gateway answered; its key waits for the OPEN that activates it.
     Candidate {
-        /// When the first ENROL left.
+        /// When the first answer came.
         since: WallTime,
         /// The latest candidate key.
         key: CredentialKey,

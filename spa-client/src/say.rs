@@ -2,7 +2,12 @@
 //!
 //! Calm, precise, and never more than is known: silence has one text, since a gateway tells nobody which factor failed.
 
-use spa_proto::{RefusedFor, ResourceId, Verdict};
+use std::time::Duration;
+
+use spa_proto::{FRESHNESS, RefusedFor, ResourceId, Verdict, WallTime};
+
+/// A third of what makes every knock fail (SPEC §7).
+const NOTABLE_SKEW: Duration = Duration::from_secs(30);
 
 /// What silence at a knock means (SPEC §9). One text for every cause, on purpose.
 #[must_use]
@@ -75,6 +80,20 @@ pub fn refused(why: RefusedFor, reason: Option<&str>) -> String {
     }
 }
 
+/// What to say of a clock that drifts away from the gateway's, before it is too far off for a knock.
+#[must_use]
+pub fn skew(gateway: WallTime, ours: WallTime) -> Option<String> {
+    let distance = gateway.distance(ours);
+    let direction = if gateway > ours { "behind" } else { "ahead of" };
+    (distance >= NOTABLE_SKEW).then(|| {
+        format!(
+            "This clock is {} {direction} the gateway's: set it, since beyond {} no knock is answered.",
+            length(distance),
+            length(FRESHNESS)
+        )
+    })
+}
+
 /// A name for a resource of which only the id is known.
 #[must_use]
 pub fn name_of(id: ResourceId, known: &[String]) -> String {
@@ -95,7 +114,7 @@ pub fn printable(text: &str) -> String {
 
 /// A length of time for people: "2 h 5 min", "41 s".
 #[must_use]
-pub fn length(length: std::time::Duration) -> String {
+pub fn length(length: Duration) -> String {
     let seconds = length.as_secs();
     let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
     match (hours, minutes) {
@@ -130,8 +149,6 @@ pub fn bytes(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -160,6 +177,14 @@ mod tests {
     fn a_reason_cannot_write_on_the_terminal() {
         let text = refused(RefusedFor::Policy, Some("no\x1b[2Jway\n"));
         assert!(!text.chars().any(char::is_control), "{text:?}");
+    }
+
+    #[test]
+    fn a_drifting_clock_is_said_before_it_is_too_late() {
+        let at = |seconds: u64| WallTime::from_millis(seconds * 1000);
+        assert_eq!(skew(at(100), at(129)), None);
+        assert!(skew(at(100), at(130)).is_some_and(|line| line.contains("30 s ahead of")));
+        assert!(skew(at(140), at(100)).is_some_and(|line| line.contains("40 s behind")));
     }
 
     #[test]

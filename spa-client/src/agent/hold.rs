@@ -146,7 +146,7 @@ impl Holder<'_> {
     fn run(&mut self, listener: &UnixListener, signals: &UnixStream) -> End {
         loop {
             let left = self.session.deadline.saturating_sub(clock::boot());
-            if left.is_zero() || clock::wall() >= self.session.not_after {
+            if left.is_zero() {
                 return End::Over(Ended::Expired);
             }
             let look = if self.shaken { LOOK } else { HANDSHAKE_LOOK };

@@ -27,7 +27,7 @@ use crate::store::{Entry, Store};
 use crate::totp;
 use crate::wire::{Wire, WireError};
 
-/// How long after the first ENROL the gateway answers another one (SPEC §14).
+/// How long after its first answer the gateway answers another ENROL (SPEC §14).
 const REDEEMABLE: Duration = Duration::from_secs(600);
 
 /// How often a code is asked for on the terminal: each wrong one takes from the gateway's failure bucket.
@@ -212,6 +212,8 @@ fn redeem(
     };
     match reply.payload.outcome {
         Outcome::Enrolled(offer) => {
+            // The gateway's ten minutes run from its first answer.
+            let since = if had_answer { since } else { reply.wall };
             caller.profile.stage = Stage::Candidate {
                 since,
                 key: reply.secrets.k_cred,

@@ -390,6 +390,11 @@ fn stay(
     if let Some(reason) = &session.reason {
         eprintln!("The gateway says: {}", say::printable(reason));
     }
+    if let Some(dns) = session.dns {
+        eprintln!(
+            "Names inside are answered by {dns}; spa leaves this machine's resolver as it is."
+        );
+    }
     let left = session.not_after.since(reply.payload.gateway_time);
     let until = clock::local_text(reply.wall.saturating_add(left));
     println!(
