@@ -20,7 +20,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
     let wrong = || {
         (
             format!("`{text}` is no session length"),
-            r#"write a number and a unit from one minute to one day, as "30m", "8h" or "1d""#
+            r#"write a number and a unit from ten seconds to one day, as "30m", "8h" or "1d""#
                 .to_owned(),
         )
     };
@@ -39,7 +39,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
         _ => return Err(wrong()),
     };
     let length = Duration::from_secs(number.checked_mul(seconds).ok_or_else(wrong)?);
-    if (Duration::from_secs(60)..=LONGEST_SESSION).contains(&length) {
+    if (Duration::from_secs(10)..=LONGEST_SESSION).contains(&length) {
         Ok(length)
     } else {
         Err(wrong())
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_length_has_a_unit_and_lies_between_a_minute_and_a_day() {
+    fn a_length_has_a_unit_and_lies_between_ten_seconds_and_a_day() {
         assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("24h"), Ok(LONGEST_SESSION));
         assert_eq!(duration("1d"), Ok(LONGEST_SESSION));
@@ -172,7 +172,7 @@ mod tests {
             "8 h",
             "-1h",
             "+1h",
-            "59s",
+            "9s",
             "25h",
             "2d",
             "1w",
