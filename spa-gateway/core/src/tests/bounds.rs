@@ -42,6 +42,37 @@ fn a_flood_under_one_key_delays_another_device_by_one_knock() {
 }
 
 #[test]
+fn turns_go_round_and_a_newer_knock_keeps_the_turn_of_the_older() {
+    let mut devices: Vec<Device> = (1..=3).map(|number| Device::of("bot", number)).collect();
+    let mut rig = Rig::with(&devices.iter().collect::<Vec<_>>());
+    let queue = |rig: &mut Rig, device: &mut Device| {
+        let packet = packet(rig, device);
+        rig.take_in(&packet, device.source).expect("queued");
+    };
+    let serve_one = |rig: &mut Rig| {
+        let worked = rig.gateway.handle_work(rig.now, &mut rig.entropy);
+        assert_eq!(worked, Some(Ok(())));
+        while let Some(effect) = rig.gateway.poll_effect() {
+            rig.perform(effect);
+        }
+    };
+    let served = |rig: &Rig, device: &Device| rig.kernel.peers.contains_key(&device.wg_key);
+    devices
+        .iter_mut()
+        .for_each(|device| queue(&mut rig, device));
+    queue(&mut rig, &mut devices[1]);
+    serve_one(&mut rig);
+    assert!(served(&rig, &devices[0]));
+    // The first one again: behind the two that wait.
+    queue(&mut rig, &mut devices[0]);
+    serve_one(&mut rig);
+    assert!(served(&rig, &devices[1]));
+    serve_one(&mut rig);
+    assert!(served(&rig, &devices[2]));
+    assert!(!served(&rig, &devices[0]), "its turn is still to come");
+}
+
+#[test]
 fn a_credential_with_something_under_way_waits_its_turn_and_others_do_not() {
     let mut first = Device::of("bot", 1);
     let mut second = Device::of("bot", 2);

@@ -2,9 +2,11 @@
 
 mod bounds;
 mod clocks;
+mod device;
 mod doors;
 mod effects;
 mod ending;
+mod kernel;
 mod people;
 mod restart;
 mod rig;

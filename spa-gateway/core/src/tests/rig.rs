@@ -1,25 +1,25 @@
-//! The world of a test: a store that is a `Snapshot`, a kernel whose openings lapse by themselves,
-//! devices that knock. Time passes only when a test says so.
+//! The world of a test: a gateway, a store that is a `Snapshot`, a kernel. Time passes only when a test
+//! says so.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
-use spa_order::{Door, Flow, Order, Ttl};
+use spa_order::{Door, Order};
 use spa_proto::{
-    Ask, CredentialId, CredentialKey, DefaultRoute, DerivedKeys, EnrolAsk, KnockSecret, OpenAsk,
-    Outcome, PendingKnock, ProofSecret, ReplyPayload, Request, ResourceId, SecondFactor, SessionId,
-    SessionKey, SessionReply, Signer, WallTime, Wanted, build_knock,
+    Ask, DefaultRoute, Op, OpenAsk, Outcome, ReplyPayload, ReplySecrets, ResourceId, SecondFactor,
+    SessionReply, WallTime, Wanted,
 };
 
+use super::device::wg_key;
+pub use super::device::{Device, Sent, store_of};
+pub use super::kernel::{Did, Kernel};
 use crate::person::Totp;
 use crate::{
-    AuditKind, AuditRecord, ClockTrust, CredentialRow, Datagram, Effect, EffectFailure, EffectKind,
-    Entropy, Gateway, KeyKind, KeyRow, KnockKeyRow, Moment, Name, Now, PeerState, PersonKind,
-    PersonRow, Policy, PresentPeer, Purpose, Refusal, Reply, Settings, Snapshot, Standing, TotpRow,
+    AuditKind, AuditRecord, ClockTrust, Datagram, Effect, EffectFailure, EffectKind, Entropy,
+    Gateway, Moment, Name, Now, PeerState, Policy, PresentPeer, Purpose, Refusal, Reply, Settings,
+    Snapshot, TotpRow,
 };
 
 pub const KNOCKED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 51820);
@@ -55,132 +55,14 @@ pub struct Rig {
     pub audits: Vec<AuditRecord>,
     pub entropy: Counting,
 }
-
-/// What the kernel has open. Openings lapse at their time, whether anybody closes them or not.
-#[derive(Default)]
-pub struct Kernel {
-    pub peers: BTreeMap<[u8; 32], PeerState>,
-    doors: BTreeMap<Door, Moment>,
-    flows: BTreeMap<Flow, Moment>,
-    pub forgotten: Vec<IpAddr>,
-}
-
-/// One thing that was performed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Did {
-    Record,
-    Peer,
-    Flow,
-    Door,
-    CloseDoor,
-    CloseFlow,
-    RemovePeer,
-    Forget,
-    Reply,
-    Audit(AuditKind),
-}
-
 /// Random bytes that count up, so that every run is the same.
 #[derive(Default)]
 pub struct Counting(u64);
-
-/// A device, and what it knows.
-pub struct Device {
-    pub id: CredentialId,
-    pub person: Name,
-    pub keys: DerivedKeys,
-    pub q: ProofSecret,
-    pub source: SocketAddr,
-    pub wg_key: [u8; 32],
-    pub session: Option<(SessionId, SessionKey)>,
-    pub same_port: bool,
-    last_ts: u64,
-    sent: u64,
-}
-
-/// A packet on its way, and what opens its reply.
-pub struct Sent {
-    pub packet: [u8; 512],
-    pub pending: PendingKnock,
-}
-
 impl Entropy for Counting {
     fn fill(&mut self, _: Purpose, out: &mut [u8]) {
         self.0 += 1;
         for (at, byte) in out.iter_mut().enumerate() {
             *byte = self.0.to_le_bytes()[at % 8].wrapping_add(u8::try_from(at / 8).unwrap_or(0));
-        }
-    }
-}
-
-impl Kernel {
-    pub fn doors(&self, now: Now) -> Vec<Door> {
-        self.doors
-            .iter()
-            .filter(|(_, until)| **until > now.mono)
-            .map(|(door, _)| *door)
-            .collect()
-    }
-
-    pub fn flows(&self, now: Now) -> Vec<Flow> {
-        self.flows
-            .iter()
-            .filter(|(_, until)| **until > now.mono)
-            .map(|(flow, _)| *flow)
-            .collect()
-    }
-
-    pub fn door_until(&self, door: Door) -> Option<Moment> {
-        self.doors.get(&door).copied()
-    }
-
-    pub fn is_empty(&self, now: Now) -> bool {
-        self.peers.is_empty() && self.doors(now).is_empty() && self.flows(now).is_empty()
-    }
-
-    fn obey(&mut self, order: &Order, now: Now) -> Did {
-        let until = |ttl: &Ttl| {
-            now.mono
-                .after(Duration::from_millis(u64::from(ttl.as_millis())))
-        };
-        match order {
-            Order::Peer { key, .. } => {
-                let fresh = PeerState {
-                    endpoint: None,
-                    handshake_age_ms: None,
-                    rx: 0,
-                    tx: 0,
-                };
-                self.peers.insert(*key, fresh);
-                Did::Peer
-            }
-            Order::RemovePeer { key } => {
-                self.peers.remove(key);
-                Did::RemovePeer
-            }
-            Order::Flow { flow, ttl } => {
-                self.flows.insert(*flow, until(ttl));
-                Did::Flow
-            }
-            Order::CloseFlow { flow } => {
-                self.flows.remove(flow);
-                Did::CloseFlow
-            }
-            Order::Door { door, ttl } => {
-                self.doors.insert(*door, until(ttl));
-                Did::Door
-            }
-            Order::CloseDoor { door } => {
-                self.doors.remove(door);
-                Did::CloseDoor
-            }
-            Order::Forget { tunnel } => {
-                self.forgotten.push(*tunnel);
-                Did::Forget
-            }
-            Order::Key { .. } | Order::ReadPeer { .. } | Order::ListPeers | Order::ListOpenings => {
-                panic!("the core never orders this")
-            }
         }
     }
 }
@@ -331,7 +213,7 @@ impl Rig {
         &mut self,
         sent: &Sent,
         source: SocketAddr,
-    ) -> Option<(ReplyPayload, spa_proto::ReplySecrets)> {
+    ) -> Option<(ReplyPayload, ReplySecrets)> {
         let before = self.replies.len();
         // A refusal shows in the counters.
         let _ = self.take_in(&sent.packet, source);
@@ -349,9 +231,7 @@ impl Rig {
         let (info, ext) = device.request(ask, self.now).encode().expect("fits");
         let sent = device.build(&info, &ext, self.now);
         let (payload, secrets) = self.send(&sent, device.source)?;
-        if let (Outcome::Session(session), spa_proto::Op::Open) =
-            (&payload.outcome, sent.pending.op())
-        {
+        if let (Outcome::Session(session), Op::Open) = (&payload.outcome, sent.pending.op()) {
             device.session = Some((session.id, secrets.k_sess));
         }
         Some(payload.outcome)
@@ -439,89 +319,6 @@ impl Rig {
     }
 }
 
-impl Device {
-    /// An enrolled device of somebody; `number` makes it differ.
-    pub fn of(person: &str, number: u8) -> Self {
-        let id = CredentialId::from_bytes([number; 16]);
-        Self {
-            id,
-            person: Name::parse(person).expect("a name"),
-            keys: DerivedKeys::derive(&credential_key(number), gateway_id(), id),
-            q: ProofSecret::from_seed(&[number; 32]),
-            source: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, number)), 40_000),
-            wg_key: [0; 32],
-            session: None,
-            same_port: true,
-            last_ts: 0,
-            sent: 0,
-        }
-    }
-
-    pub fn request(&mut self, ask: Ask, now: Now) -> Request {
-        self.last_ts = now.wall.as_millis().max(self.last_ts + 1);
-        Request {
-            ts: WallTime::from_millis(self.last_ts),
-            same_port: self.same_port,
-            source: None,
-            ask,
-        }
-    }
-
-    /// One more packet of a transaction.
-    pub fn build(&mut self, info: &spa_proto::Info, ext: &spa_proto::Ext, now: Now) -> Sent {
-        self.sent += 1;
-        let mut e = [0x11; 32];
-        e[..8].copy_from_slice(&self.sent.to_be_bytes());
-        e[8..24].copy_from_slice(self.id.as_bytes());
-        let op = Request::parse(info, ext).expect("a request").op();
-        let signer = match (op, &self.session) {
-            (spa_proto::Op::Roam | spa_proto::Op::Close, Some((_, key))) => Signer::Session(key),
-            _ => Signer::Password(&self.q),
-        };
-        let slot = now.wall.slot();
-        let (packet, pending) = build_knock(
-            &self.keys,
-            0,
-            &identity().public(),
-            slot,
-            e,
-            info,
-            ext,
-            signer,
-        )
-        .expect("builds");
-        Sent { packet, pending }
-    }
-
-    pub fn door(&self) -> Door {
-        let port = core::num::NonZeroU16::new(self.source.port()).filter(|_| self.same_port);
-        Door {
-            source: self.source.ip(),
-            port,
-        }
-    }
-
-    pub fn session_id(&self) -> SessionId {
-        self.session.as_ref().expect("a session").0
-    }
-
-    pub fn enrol_ask(&self) -> Ask {
-        Ask::Enrol(EnrolAsk {
-            q: self.q.public(),
-            label: "laptop".into(),
-            posture: None,
-        })
-    }
-}
-
-/// A WireGuard key nobody else has.
-fn wg_key(id: CredentialId, sent: u64) -> [u8; 32] {
-    let mut key = [9; 32];
-    key[..16].copy_from_slice(id.as_bytes());
-    key[16..24].copy_from_slice(&sent.to_be_bytes());
-    key
-}
-
 pub fn settings() -> Settings {
     Settings {
         wg_public: [0xEE; 32],
@@ -536,79 +333,5 @@ pub fn settings() -> Settings {
         longest: Duration::from_secs(24 * 60 * 60),
         capacity: 1000,
         totp_digits: 6,
-    }
-}
-
-pub fn identity() -> KnockSecret {
-    KnockSecret::from_bytes([0x42; 32])
-}
-
-fn gateway_id() -> spa_proto::GatewayId {
-    spa_proto::GatewayId::of(&identity().public())
-}
-
-fn credential_key(number: u8) -> CredentialKey {
-    CredentialKey::from_bytes([number; 32])
-}
-
-/// A store in which these devices are enrolled, active and confirmed. `bot…` are machines.
-pub fn store_of(devices: &[&Device]) -> Snapshot {
-    let mut store = Snapshot {
-        knock_keys: [KnockKeyRow {
-            kid: 0,
-            secret: identity(),
-            made: WallTime::from_millis(0),
-            not_after: None,
-        }]
-        .into(),
-        // Newer than six hours, so that no floor is to be saved at once.
-        floor: WallTime::from_millis(1_799_999_000_000),
-        ..Snapshot::default()
-    };
-    for device in devices {
-        if store.persons.iter().all(|row| row.name != device.person) {
-            store.persons.push(person_row(&device.person));
-        }
-        store.credentials.push(CredentialRow {
-            id: device.id,
-            person: device.person.clone(),
-            label: String::from("laptop"),
-            proof: Some(device.q.public()),
-            keys: [KeyRow {
-                number: 1,
-                kind: KeyKind::Live,
-                key: credential_key(device.id.as_bytes()[0]),
-            }]
-            .into(),
-            standing: Standing::Enabled,
-            expires: None,
-            confirmed: true,
-            enrolled: Some(WallTime::from_millis(1)),
-            invite_until: None,
-            last_ts: WallTime::from_millis(0),
-            failures: 0,
-        });
-    }
-    store
-}
-
-fn person_row(name: &Name) -> PersonRow {
-    let machine = name.starts_with("bot");
-    PersonRow {
-        name: name.clone(),
-        kind: if machine {
-            PersonKind::Machine
-        } else {
-            PersonKind::Human
-        },
-        standing: Standing::Enabled,
-        totp: (!machine).then(|| TotpRow {
-            secret: spa_proto::TotpSecret::from_bytes(&[5; 20]).expect("20 bytes"),
-            digits: 6,
-            period: 30,
-            proven: true,
-        }),
-        last_step: 0,
-        recovery: Vec::new(),
     }
 }

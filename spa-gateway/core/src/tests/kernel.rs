@@ -1,0 +1,107 @@
+//! The kernel of a test: peers, doors and flows. Openings lapse at their time, whether anybody closes
+//! them or not.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use core::time::Duration;
+
+use spa_order::{Door, Flow, Order, Ttl};
+
+use crate::{AuditKind, Moment, Now, PeerState};
+
+/// What the kernel has open. Openings lapse at their time, whether anybody closes them or not.
+#[derive(Default)]
+pub struct Kernel {
+    pub peers: BTreeMap<[u8; 32], PeerState>,
+    pub doors: BTreeMap<Door, Moment>,
+    pub flows: BTreeMap<Flow, Moment>,
+    pub forgotten: Vec<IpAddr>,
+}
+
+/// One thing that was performed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Did {
+    Record,
+    Peer,
+    Flow,
+    Door,
+    CloseDoor,
+    CloseFlow,
+    RemovePeer,
+    Forget,
+    Reply,
+    Audit(AuditKind),
+}
+
+impl Kernel {
+    pub fn doors(&self, now: Now) -> Vec<Door> {
+        self.doors
+            .iter()
+            .filter(|(_, until)| **until > now.mono)
+            .map(|(door, _)| *door)
+            .collect()
+    }
+
+    pub fn flows(&self, now: Now) -> Vec<Flow> {
+        self.flows
+            .iter()
+            .filter(|(_, until)| **until > now.mono)
+            .map(|(flow, _)| *flow)
+            .collect()
+    }
+
+    pub fn door_until(&self, door: Door) -> Option<Moment> {
+        self.doors.get(&door).copied()
+    }
+
+    pub fn is_empty(&self, now: Now) -> bool {
+        self.peers.is_empty() && self.doors(now).is_empty() && self.flows(now).is_empty()
+    }
+
+    pub fn obey(&mut self, order: &Order, now: Now) -> Did {
+        let until = |ttl: &Ttl| {
+            now.mono
+                .after(Duration::from_millis(u64::from(ttl.as_millis())))
+        };
+        match order {
+            Order::Peer { key, .. } => {
+                let fresh = PeerState {
+                    endpoint: None,
+                    handshake_age_ms: None,
+                    rx: 0,
+                    tx: 0,
+                };
+                self.peers.insert(*key, fresh);
+                Did::Peer
+            }
+            Order::RemovePeer { key } => {
+                self.peers.remove(key);
+                Did::RemovePeer
+            }
+            Order::Flow { flow, ttl } => {
+                self.flows.insert(*flow, until(ttl));
+                Did::Flow
+            }
+            Order::CloseFlow { flow } => {
+                self.flows.remove(flow);
+                Did::CloseFlow
+            }
+            Order::Door { door, ttl } => {
+                self.doors.insert(*door, until(ttl));
+                Did::Door
+            }
+            Order::CloseDoor { door } => {
+                self.doors.remove(door);
+                Did::CloseDoor
+            }
+            Order::Forget { tunnel } => {
+                self.forgotten.push(*tunnel);
+                Did::Forget
+            }
+            Order::Key { .. } | Order::ReadPeer { .. } | Order::ListPeers | Order::ListOpenings => {
+                panic!("the core never orders this")
+            }
+        }
+    }
+}
