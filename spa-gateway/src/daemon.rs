@@ -10,12 +10,13 @@ mod pending;
 mod requests;
 mod startup;
 
+use std::collections::BTreeMap;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use spa_gateway_core::{ClockTrust, Datagram, Entropy, Gateway, Moment, Now, Purpose};
+use spa_gateway_core::{ClockTrust, Datagram, EffectId, Entropy, Gateway, Moment, Now, Purpose};
 use tracing::{debug, error, info, warn};
 
 use crate::capture::{self, Captured, Dropped};
@@ -39,6 +40,8 @@ const EVENTS_AT_ONCE: usize = 256;
 /// How many knocks are opened before their records are committed: some 5 ms of work,
 /// about what the commit costs.
 const WORK_AT_ONCE: usize = 32;
+/// How often to look for the answers that come late, while some are to come.
+const LATE_LOOK: Duration = Duration::from_micros(250);
 /// How often the clock is judged and our addresses are read again.
 const LOOK_AROUND: Duration = Duration::from_secs(30);
 /// How long audit lines wait for a commit to go with.
@@ -110,6 +113,8 @@ struct Daemon {
     entropy: KernelEntropy,
     events: Receiver<Event>,
     dropped: Arc<Dropped>,
+    /// Effects whose orders are answered late.
+    late: BTreeMap<u64, EffectId>,
     pending: Pending,
     policy: PolicyWatch,
     clock: ClockWatch,
@@ -144,6 +149,7 @@ impl Daemon {
                 self.take(event)?;
             }
             self.tick();
+            self.hear_late()?;
             self.turn()?;
         }
         Ok(())
@@ -162,7 +168,12 @@ impl Daemon {
             .flatten()
             .min()
             .unwrap_or(self.look_around);
-        next.since(now)
+        let pause = next.since(now);
+        if self.link.awaits_late() {
+            pause.min(LATE_LOOK)
+        } else {
+            pause
+        }
     }
 
     fn take(&mut self, event: Event) -> Result<(), DaemonError> {

@@ -1,9 +1,10 @@
 //! The daemon's end of the enforcer: starting it, its greeting, orders and their answers.
 //!
-//! Invariant: answers come in the order of the orders, one sequence number each. An
-//! enforcer that breaks this, or falls silent, is not argued with: the daemon stops,
+//! Invariant: answers come in the order of the orders, one sequence number each; only
+//! `Forget` is answered whenever it is done. An enforcer that breaks this, or falls silent, is not argued with: the daemon stops,
 //! and kernel timeouts close what is open.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -11,8 +12,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags,
     SocketType, sockopt,
@@ -32,6 +35,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How many orders are on their way at once: fewer than either socket buffer holds, so
 /// that both sides can never wait for each other.
 const WINDOW: usize = 64;
+/// How long an order may take that is answered late.
+const LATE_WITHIN: Duration = Duration::from_secs(30);
+/// How many of those are on their way at once.
+const MOST_LATE: usize = 1_024;
 /// The name of its executable.
 const EXECUTABLE: &str = "spa-enforcer";
 
@@ -69,11 +76,11 @@ pub enum LinkError {
     OutOfTurn,
 }
 
-impl From<rustix::io::Errno> for LinkError {
-    fn from(errno: rustix::io::Errno) -> Self {
+impl From<Errno> for LinkError {
+    fn from(errno: Errno) -> Self {
         match errno {
-            rustix::io::Errno::AGAIN => Self::Silent,
-            rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET => Self::Ended,
+            Errno::AGAIN => Self::Silent,
+            Errno::PIPE | Errno::CONNRESET => Self::Ended,
             other => Self::Socket(other.into()),
         }
     }
@@ -95,6 +102,23 @@ pub struct Ready {
 pub struct EnforcerLink {
     socket: OwnedFd,
     last: u64,
+    /// Orders whose answers are to come next, in this order.
+    turn: VecDeque<u64>,
+    /// Their answers, as far as they were read early.
+    early: VecDeque<Answer>,
+    /// Orders that are answered whenever they are done.
+    late: BTreeMap<u64, Instant>,
+    /// Answers to those.
+    arrived: Vec<(u64, Answer)>,
+}
+
+/// What became of an order that was given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Given {
+    /// It is answered.
+    Answered(Answer),
+    /// It will be, under this number; see [`EnforcerLink::take_late`].
+    Later(u64),
 }
 
 /// Starts the enforcer. It greets when it is ready; see [`EnforcerLink::wait_ready`].
@@ -123,11 +147,7 @@ pub fn spawn(
         .process_group(0)
         .spawn()
         .map_err(|source| LinkError::Run { file, source })?;
-    let link = EnforcerLink {
-        socket: ours,
-        last: 0,
-    };
-    Ok((child, link))
+    Ok((child, EnforcerLink::new(ours)))
 }
 
 /// The enforcer's limits as its command line.
@@ -214,31 +234,57 @@ impl EnforcerLink {
         })
     }
 
-    /// Has one order performed.
+    /// Has one order performed that is answered in its turn.
     ///
     /// # Errors
     /// An enforcer that cannot be relied on. A refusal is an answer, not an error.
     pub fn perform(&mut self, order: &Order) -> Result<Answer, LinkError> {
-        let asked = self.send(order)?;
-        self.receive(asked)
+        self.send(order)?;
+        let answer = self.receive()?;
+        self.end_turn()?;
+        Ok(answer)
     }
 
-    /// Has orders performed, in their order; the answers come in the same order.
+    /// Has orders performed, in their order; what is given back is in the same order.
     ///
     /// # Errors
     /// As [`perform`](Self::perform).
-    pub fn perform_all(&mut self, orders: &[Order]) -> Result<Vec<Answer>, LinkError> {
-        let mut answers = Vec::with_capacity(orders.len());
+    pub fn perform_all(&mut self, orders: &[Order]) -> Result<Vec<Given>, LinkError> {
+        let mut all = Vec::with_capacity(orders.len());
         for window in orders.chunks(WINDOW) {
             let mut asked = Vec::with_capacity(window.len());
             for order in window {
-                asked.push(self.send(order)?);
+                asked.push((self.send(order)?, is_late(order)));
             }
-            for seq in asked {
-                answers.push(self.receive(seq)?);
+            for (seq, late) in asked {
+                all.push(if late {
+                    Given::Later(seq)
+                } else {
+                    Given::Answered(self.receive()?)
+                });
             }
+            self.end_turn()?;
         }
-        Ok(answers)
+        Ok(all)
+    }
+
+    /// Takes the answers that came late, without waiting for any.
+    ///
+    /// # Errors
+    /// As [`perform`](Self::perform).
+    pub fn take_late(&mut self) -> Result<Vec<(u64, Answer)>, LinkError> {
+        while !self.late.is_empty() && self.read(RecvFlags::DONTWAIT)? {}
+        let oldest = self.late.values().min();
+        if oldest.is_some_and(|sent| sent.elapsed() > LATE_WITHIN) {
+            return Err(LinkError::Silent);
+        }
+        Ok(std::mem::take(&mut self.arrived))
+    }
+
+    /// Whether answers are to come late.
+    #[must_use]
+    pub fn awaits_late(&self) -> bool {
+        !self.late.is_empty() || !self.arrived.is_empty()
     }
 
     /// Lists every peer.
@@ -263,42 +309,122 @@ impl EnforcerLink {
         })
     }
 
+    fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            last: 0,
+            turn: VecDeque::new(),
+            early: VecDeque::new(),
+            late: BTreeMap::new(),
+            arrived: Vec::new(),
+        }
+    }
+
     fn list<T>(
         &mut self,
         order: &Order,
         line: impl Fn(Answer) -> Option<T>,
     ) -> Result<Vec<T>, LinkError> {
-        let asked = self.send(order)?;
+        self.send(order)?;
         let mut lines = Vec::new();
         loop {
-            match self.receive(asked)? {
-                Answer::End => return Ok(lines),
+            match self.receive()? {
+                Answer::End => break,
                 answer => lines.push(line(answer).ok_or(LinkError::OutOfTurn)?),
             }
         }
+        self.end_turn()?;
+        Ok(lines)
     }
 
+    /// Sends an order. While the enforcer has no room for it, its answers are read: it
+    /// may be waiting for just that.
     fn send(&mut self, order: &Order) -> Result<u64, LinkError> {
+        while self.late.len() >= MOST_LATE {
+            self.read(RecvFlags::empty())?;
+        }
         self.last += 1;
         let message = order.encode(self.last);
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         // A message of a SEQPACKET socket goes whole or not at all.
-        rustix::io::retry_on_intr(|| {
-            rustix::net::send(&self.socket, &message[..], SendFlags::NOSIGNAL)
-        })?;
+        loop {
+            match rustix::net::send(&self.socket, &message[..], flags) {
+                Ok(_) => break,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => self.wait_for_room()?,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        if is_late(order) {
+            self.late.insert(self.last, Instant::now());
+        } else {
+            self.turn.push_back(self.last);
+        }
         Ok(self.last)
     }
 
-    fn receive(&mut self, asked: u64) -> Result<Answer, LinkError> {
+    fn wait_for_room(&mut self) -> Result<(), LinkError> {
+        let either = PollFlags::IN | PollFlags::OUT;
+        let mut wanted = [PollFd::new(&self.socket, either)];
+        let timeout = Timespec::try_from(ANSWER_WITHIN).expect("seconds fit a timespec");
+        let ready = rustix::io::retry_on_intr(|| poll(&mut wanted, Some(&timeout)))?;
+        let [seen] = wanted.map(|socket| socket.revents());
+        if ready == 0 {
+            return Err(LinkError::Silent);
+        }
+        if seen.contains(PollFlags::IN) {
+            self.read(RecvFlags::DONTWAIT)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the next answer that is due in its turn.
+    fn receive(&mut self) -> Result<Answer, LinkError> {
+        loop {
+            if let Some(answer) = self.early.pop_front() {
+                // A list has one order and many answers: its number stays to the end.
+                if self.turn.len() > 1 {
+                    self.turn.pop_front();
+                }
+                return Ok(answer);
+            }
+            self.read(RecvFlags::empty())?;
+        }
+    }
+
+    /// Everything that was asked is answered, and nothing else was said.
+    fn end_turn(&mut self) -> Result<(), LinkError> {
+        let said_more = !self.early.is_empty() || self.turn.len() > 1;
+        self.turn.clear();
+        if said_more {
+            Err(LinkError::OutOfTurn)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Reads one answer and puts it where it belongs. Tells whether there was one.
+    fn read(&mut self, flags: RecvFlags) -> Result<bool, LinkError> {
         // One byte more than an answer: a longer message shows.
         let mut message = [0; ANSWER_LEN + 1];
-        let (length, _) = rustix::io::retry_on_intr(|| {
-            rustix::net::recv(&self.socket, &mut message, RecvFlags::empty())
-        })?;
+        let received =
+            rustix::io::retry_on_intr(|| rustix::net::recv(&self.socket, &mut message, flags));
+        let length = match received {
+            Ok((length, _)) => length,
+            Err(Errno::AGAIN) if flags.contains(RecvFlags::DONTWAIT) => return Ok(false),
+            Err(errno) => return Err(errno.into()),
+        };
         let (seq, answer) = decode(message.get(..length).unwrap_or_default())?;
-        if seq != asked {
+        if self.late.remove(&seq).is_some() {
+            self.arrived.push((seq, answer));
+            return Ok(true);
+        }
+        let due = self.turn.get(self.early.len()).or(self.turn.back());
+        if due != Some(&seq) {
             return Err(LinkError::OutOfTurn);
         }
-        Ok(answer)
+        self.early.push_back(answer);
+        Ok(true)
     }
 
     fn receive_with_descriptors(&mut self) -> Result<((u64, Answer), Vec<OwnedFd>), LinkError> {
@@ -327,6 +453,23 @@ impl EnforcerLink {
             Err(LinkError::Ended) => Err(LinkError::NotReady),
             other => Ok((other?, descriptors)),
         }
+    }
+}
+
+/// Connection tracking may hold a million entries: whoever forgets takes as long as it takes.
+const fn is_late(order: &Order) -> bool {
+    match order {
+        Order::Forget { .. } => true,
+        Order::Key { .. }
+        | Order::Peer { .. }
+        | Order::RemovePeer { .. }
+        | Order::ReadPeer { .. }
+        | Order::ListPeers
+        | Order::Flow { .. }
+        | Order::CloseFlow { .. }
+        | Order::Door { .. }
+        | Order::CloseDoor { .. }
+        | Order::ListOpenings => false,
     }
 }
 

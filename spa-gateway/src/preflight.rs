@@ -64,6 +64,7 @@ pub fn machine(config: &Config) -> Vec<Finding> {
         );
     }
     findings.extend(warnings(config).into_iter().map(Finding::Warning));
+    findings.extend(foreign_chains(config).into_iter().map(Finding::Warning));
     findings
 }
 
@@ -80,12 +81,6 @@ pub fn warnings(config: &Config) -> Vec<String> {
     for switch in network::forwarding_off(config.pool4().is_some(), config.pool6().is_some()) {
         lines.push(format!("{switch} is 0, so nothing behind the gateway can be reached; run `sysctl -w {switch}=1` and put it into /etc/sysctl.d"));
     }
-    for chain in network::foreign_chains().unwrap_or_default() {
-        lines.push(chain.advice(
-            config.wireguard.interface.get_ref().as_str(),
-            config.wireguard_port(),
-        ));
-    }
     for open in &config.firewall.keep_open {
         lines.push(format!("port {open} is open to everybody (keep-open), so this gateway is not dark; empty keep-open once you can log in through the tunnel"));
     }
@@ -95,6 +90,17 @@ pub fn warnings(config: &Config) -> Vec<String> {
         lines.push(format!("clock {verdict}"));
     }
     lines
+}
+
+/// Names other people's chains that would drop our packets. At a start the enforcer does that.
+#[must_use]
+pub fn foreign_chains(config: &Config) -> Vec<String> {
+    let interface = config.wireguard.interface.get_ref().as_str();
+    let chains = network::foreign_chains().unwrap_or_default();
+    let advice = chains
+        .iter()
+        .map(|chain| chain.advice(interface, config.wireguard_port()));
+    advice.collect()
 }
 
 /// Says so if we are not root.

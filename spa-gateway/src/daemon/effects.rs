@@ -3,16 +3,18 @@
 //! What is out at the same time does not depend on each other, so a closing never waits
 //! for the disk, and records that are out together share one sync.
 
+use std::fmt::Debug;
+
 use spa_gateway_core::{
     AuditKind, AuditRecord, Effect, EffectFailure, EffectId, EffectKind, PeerState, Record, Reply,
 };
 use spa_order::{Answer, Order, PeerReport};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{AUDIT_WAITS, Daemon, DaemonError};
 use crate::audit::AuditLine;
 use crate::clock;
-use crate::enforcer_link::LinkError;
+use crate::enforcer_link::{Given, LinkError};
 use crate::store::StoreError;
 
 /// Orders on their way to the enforcer, with what waits for each answer.
@@ -70,25 +72,36 @@ impl Daemon {
         if orders.is_empty() {
             return Ok(());
         }
-        let answers = self.link.perform_all(&orders)?;
+        let given = self.link.perform_all(&orders)?;
         let now = clock::now();
-        for ((order, waits), answer) in orders.iter().zip(waits).zip(answers) {
-            match waits {
-                Waits::Order(id) => {
-                    let outcome = outcome_of(order, &answer)?;
-                    self.gateway.handle_performed(id, outcome, now);
+        for ((order, waits), given) in orders.iter().zip(waits).zip(given) {
+            let (id, answer) = match (waits, given) {
+                (Waits::Look(_, key), Given::Answered(Answer::Peer(report))) => {
+                    self.gateway.handle_peer(key, Some(state_of(&report)), now);
+                    continue;
                 }
-                Waits::Look(id, key) => match answer {
-                    Answer::Peer(report) => {
-                        self.gateway.handle_peer(key, Some(state_of(&report)), now);
-                    }
-                    Answer::Absent => self.gateway.handle_peer(key, None, now),
-                    other => {
-                        let outcome = outcome_of(order, &other)?;
-                        self.gateway.handle_performed(id, outcome, now);
-                    }
-                },
-            }
+                (Waits::Look(_, key), Given::Answered(Answer::Absent)) => {
+                    self.gateway.handle_peer(key, None, now);
+                    continue;
+                }
+                (Waits::Order(id) | Waits::Look(id, _), Given::Answered(answer)) => (id, answer),
+                (Waits::Order(id) | Waits::Look(id, _), Given::Later(seq)) => {
+                    self.late.insert(seq, id);
+                    continue;
+                }
+            };
+            let outcome = outcome_of(order, &answer)?;
+            self.gateway.handle_performed(id, outcome, now);
+        }
+        Ok(())
+    }
+
+    /// Reports what was done late.
+    pub(super) fn hear_late(&mut self) -> Result<(), DaemonError> {
+        for (seq, answer) in self.link.take_late()? {
+            let id = self.late.remove(&seq).ok_or(LinkError::OutOfTurn)?;
+            let outcome = outcome_of(&"Forget", &answer)?;
+            self.gateway.handle_performed(id, outcome, clock::now());
         }
         Ok(())
     }
@@ -156,7 +169,10 @@ impl Orders {
     }
 }
 
-fn outcome_of(order: &Order, answer: &Answer) -> Result<Result<(), EffectFailure>, DaemonError> {
+fn outcome_of(
+    order: &dyn Debug,
+    answer: &Answer,
+) -> Result<Result<(), EffectFailure>, DaemonError> {
     match answer {
         Answer::Done => Ok(Ok(())),
         Answer::Refused(reason) => {
@@ -172,7 +188,10 @@ fn outcome_of(order: &Order, answer: &Answer) -> Result<Result<(), EffectFailure
         | Answer::Peer(_)
         | Answer::Absent
         | Answer::Opening { .. }
-        | Answer::End => Err(LinkError::OutOfTurn.into()),
+        | Answer::End => {
+            error!(?order, ?answer, "the enforcer answered with another kind");
+            Err(LinkError::OutOfTurn.into())
+        }
     }
 }
 

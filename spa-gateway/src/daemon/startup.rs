@@ -151,6 +151,7 @@ pub fn run(config_file: &Path) -> Result<(), StartError> {
         entropy: KernelEntropy,
         events,
         dropped,
+        late: std::collections::BTreeMap::new(),
         pending: super::Pending::default(),
         policy: PolicyWatch {
             file: policy_file,

@@ -15,11 +15,7 @@ fn link(enforcer: impl FnOnce(OwnedFd) + Send + 'static) -> (EnforcerLink, JoinH
     )
     .expect("a pair");
     let thread = std::thread::spawn(move || enforcer(theirs));
-    let link = EnforcerLink {
-        socket: ours,
-        last: 0,
-    };
-    (link, thread)
+    (EnforcerLink::new(ours), thread)
 }
 
 fn receive(socket: &OwnedFd) -> Option<(u64, Order)> {
@@ -53,8 +49,81 @@ fn many_orders_are_answered_in_their_order() {
     drop(link);
     thread.join().expect("ended");
     assert_eq!(answers.len(), 256);
-    let refused: Vec<usize> = (0..256).filter(|at| answers[*at] != Answer::Done).collect();
+    let refused: Vec<usize> = (0..256)
+        .filter(|at| answers[*at] != Given::Answered(Answer::Done))
+        .collect();
     assert_eq!(refused, [77]);
+}
+
+fn forget(number: u8) -> Order {
+    Order::Forget {
+        tunnel: [10, 200, 0, number].into(),
+    }
+}
+
+#[test]
+fn what_is_answered_late_is_not_waited_for() {
+    let (mut link, thread) = link(|socket| {
+        let (late, _) = receive(&socket).expect("an order");
+        let (seq, _) = receive(&socket).expect("an order");
+        answer(&socket, seq, Answer::Done);
+        // In the middle of the next turn.
+        let (seq, _) = receive(&socket).expect("an order");
+        answer(&socket, late, Answer::Done);
+        answer(&socket, seq, Answer::Absent);
+    });
+    let given = link
+        .perform_all(&[forget(2), remove_peer(1)])
+        .expect("given");
+    assert_eq!(given, [Given::Later(1), Given::Answered(Answer::Done)]);
+    assert!(link.awaits_late());
+    assert_eq!(
+        link.perform(&remove_peer(2)).expect("answered"),
+        Answer::Absent
+    );
+    assert_eq!(link.take_late().expect("arrived"), [(1, Answer::Done)]);
+    assert!(!link.awaits_late());
+    thread.join().expect("ended");
+}
+
+#[test]
+fn a_thousand_late_answers_block_nobody() {
+    let (mut link, thread) = link(|socket| {
+        // Answers each at once and so fills the daemon's side while it still sends.
+        while let Some((seq, _)) = receive(&socket) {
+            answer(&socket, seq, Answer::Done);
+        }
+    });
+    let orders: Vec<Order> = (0..3_000_u16)
+        .map(|at| forget(at.to_be_bytes()[1]))
+        .collect();
+    let given = link.perform_all(&orders).expect("given");
+    assert_eq!(given.len(), 3_000);
+    let mut arrived = 0;
+    while link.awaits_late() {
+        arrived += link.take_late().expect("reliable").len();
+    }
+    assert_eq!(arrived, 3_000);
+    drop(link);
+    thread.join().expect("ended");
+}
+
+#[test]
+fn a_second_answer_ends_the_trust() {
+    let (mut link, thread) = link(|socket| {
+        let (seq, _) = receive(&socket).expect("an order");
+        answer(&socket, seq, Answer::Done);
+        answer(&socket, seq, Answer::Done);
+        // Waits for the end, so that both answers are there.
+        receive(&socket);
+    });
+    link.perform(&remove_peer(1)).expect("answered");
+    assert!(matches!(
+        link.perform(&remove_peer(2)),
+        Err(LinkError::OutOfTurn)
+    ));
+    drop(link);
+    thread.join().expect("ended");
 }
 
 #[test]
