@@ -48,7 +48,7 @@ pub enum Change {
         /// The number; 0 after an OPEN that passed.
         in_a_row: u32,
     },
-    /// A credential was disabled or enabled.
+    /// A credential was disabled or enabled. Enabling ends its row of failures.
     CredentialStanding {
         /// Which.
         credential: CredentialId,

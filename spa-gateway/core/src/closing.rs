@@ -175,9 +175,17 @@ impl Gateway {
         self.start_closing([CloseStep::Peer(wg_key)].into(), None, now);
     }
 
-    /// Records that a session is over which the world holds nothing of.
-    pub(crate) fn record_end(&mut self, id: SessionId, resting: RestingRow, now: Now) {
-        self.start_closing([CloseStep::Record(id, resting)].into(), None, now);
+    /// Ends a session of the store that cannot go on after a restart: its peer is a stray one, its
+    /// flows are gone with the old table, and conntrack forgets it.
+    pub(crate) fn close_remains(&mut self, id: SessionId, resting: RestingRow, now: Now) {
+        let mut steps = VecDeque::from([CloseStep::Record(id, resting)]);
+        let addresses = resting
+            .tunnel4
+            .map(IpAddr::V4)
+            .into_iter()
+            .chain(resting.tunnel6.map(IpAddr::V6));
+        steps.extend(addresses.map(CloseStep::Forget));
+        self.start_closing(steps, None, now);
     }
 
     fn start_closing(&mut self, steps: VecDeque<CloseStep>, end: Option<End>, now: Now) {

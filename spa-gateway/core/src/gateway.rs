@@ -20,7 +20,7 @@ use spa_proto::{CredentialId, GatewayId, WallTime};
 
 use crate::agenda::{Agenda, Timer};
 use crate::audit::{AuditKind, AuditRecord};
-use crate::closing::{Closing, ClosingId};
+use crate::closing::{Closing, ClosingId, resting};
 use crate::credential::{Credential, Key};
 use crate::doors::DoorBook;
 use crate::effect::{Effect, EffectKind};
@@ -30,7 +30,7 @@ use crate::outbox::{Outbox, Waiter};
 use crate::person::Person;
 use crate::plan::{Operation, OperationId};
 use crate::policy::Policy;
-use crate::pool::Pool;
+use crate::pool::{Pool, REST};
 use crate::queue::Queue;
 use crate::refusal::Counters;
 use crate::session::{Doorway, Phase, Seen, Session, Sessions};
@@ -197,11 +197,7 @@ impl Gateway {
                 Some(addresses) => addresses,
                 // The pool was changed: the session cannot go on.
                 None => {
-                    return self.record_end(
-                        row.id,
-                        resting_row(&row.tunnel4, &row.tunnel6, now),
-                        now,
-                    );
+                    return self.close_remains(row.id, resting(row.tunnel4, row.tunnel6, now), now);
                 }
             },
         };
@@ -209,10 +205,9 @@ impl Gateway {
             .honoured(row.credential)
             .is_some_and(|credential| !credential.has_expired(now.wall));
         if !honoured || session.is_over(now) {
-            let resting = resting_row(&session.addresses.v4, &session.addresses.v6, now);
-            self.pool
-                .give_back(session.addresses, now.mono.after(crate::pool::REST));
-            return self.record_end(row.id, resting, now);
+            let remains = resting(session.addresses.v4, session.addresses.v6, now);
+            self.pool.give_back(session.addresses, now.mono.after(REST));
+            return self.close_remains(row.id, remains, now);
         }
         self.agenda.set(Timer::End(row.id), session.deadline);
         self.sessions.insert(row.id, session);
@@ -279,14 +274,6 @@ pub(crate) fn key_refs(
             key,
         )
     })
-}
-
-fn resting_row(
-    v4: &Option<core::net::Ipv4Addr>,
-    v6: &Option<core::net::Ipv6Addr>,
-    now: Now,
-) -> crate::snapshot::RestingRow {
-    crate::closing::resting(*v4, *v6, now)
 }
 
 impl fmt::Display for NoIdentity {

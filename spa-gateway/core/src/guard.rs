@@ -52,7 +52,7 @@ impl UnderstoodKnock {
         }
         if request
             .source
-            .is_some_and(|source| source != arrival.source.ip())
+            .is_some_and(|source| source != arrival.source.ip().to_canonical())
         {
             return Err(Refusal::SourceMismatch);
         }

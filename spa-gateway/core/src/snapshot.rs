@@ -24,7 +24,8 @@ pub struct Snapshot {
     pub credentials: Vec<CredentialRow>,
     /// The sessions that have not ended.
     pub sessions: Vec<SessionRow>,
-    /// Tunnel addresses of sessions that ended, not to be used again yet.
+    /// Tunnel addresses of sessions that ended, not to be used again yet. A store may drop those
+    /// whose time has come.
     pub resting: Vec<RestingRow>,
     /// No time before this one is believed (SPEC §7).
     pub floor: WallTime,

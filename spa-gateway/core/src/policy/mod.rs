@@ -7,6 +7,8 @@ mod error;
 mod flows;
 mod parse;
 mod read;
+#[cfg(test)]
+mod tests;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;

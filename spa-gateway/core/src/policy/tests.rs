@@ -1,0 +1,258 @@
+//! What a policy file says, and the one line it is met with where it says it wrongly.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use core::time::Duration;
+
+use spa_proto::ResourceId;
+
+use super::{
+    DEFAULT_LENGTH, MAX_MEMBERS, MAX_POLICY_BYTES, MAX_PORTS, MAX_RULES, Policy, PolicyError,
+};
+use crate::name::Name;
+
+const GOOD: &str = r#"version = 1
+
+[defaults]
+for = "4h"
+
+[group]
+eng = ["ana", "bo"]
+
+[resource]
+wiki  = { to = "10.0.5.10",   ports = ["443/tcp"] }
+db    = { to = "10.0.6.0/28", ports = ["5432/tcp", "8000-8100/tcp"] }
+admin = { to = "gateway",     ports = ["8443/tcp"] }
+
+[[allow]]
+name = "engineers"
+who  = ["group:eng"]
+to   = ["wiki", "db"]
+
+[[allow]]
+name = "short-db"
+who  = ["user:ana"]
+to   = ["db"]
+for  = "30m"
+
+[[allow]]
+name = "dashboard"
+who  = ["cy"]
+to   = ["admin"]
+for  = "8h"
+"#;
+
+fn name(text: &str) -> Name {
+    Name::parse(text).expect("a name")
+}
+
+fn wrong(text: &str) -> PolicyError {
+    Policy::parse(text).expect_err("the policy is wrong")
+}
+
+#[test]
+fn nothing_matches_means_denied_and_no_policy_denies_everything() {
+    let policy = Policy::parse(GOOD).expect("valid");
+    assert_eq!(policy.allows(&name("cy"), &name("wiki")), None);
+    assert_eq!(policy.allows(&name("eve"), &name("admin")), None);
+    for empty in ["", "# nothing\n", "version = 1"] {
+        let policy = Policy::parse(empty).expect("valid");
+        assert_eq!(policy, Policy::deny_all());
+        assert_eq!(policy.everything(&name("ana")).count(), 0);
+    }
+}
+
+#[test]
+fn groups_and_names_allow_and_the_shortest_for_counts() {
+    let policy = Policy::parse(GOOD).expect("valid");
+    let allows = |who: &str, what: &str| policy.allows(&name(who), &name(what));
+    assert_eq!(allows("bo", "db"), Some(Duration::from_secs(4 * 60 * 60)));
+    assert_eq!(allows("ana", "db"), Some(Duration::from_secs(30 * 60)));
+    assert_eq!(
+        allows("cy", "admin"),
+        Some(Duration::from_secs(8 * 60 * 60))
+    );
+    let all: alloc::vec::Vec<_> = policy
+        .everything(&name("ana"))
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(all, ["db", "wiki"]);
+    assert_eq!(policy.name_of(ResourceId::of("db")), Some(&name("db")));
+    assert_eq!(Policy::deny_all().default_length(), DEFAULT_LENGTH);
+}
+
+#[test]
+fn the_order_of_the_file_decides_nothing() {
+    let policy = Policy::parse(GOOD).expect("valid");
+    let at = GOOD.find("[[allow]]").expect("rules");
+    let rules: alloc::vec::Vec<&str> = GOOD[at..].split("\n\n").collect();
+    let reversed: String = rules
+        .iter()
+        .rev()
+        .map(|rule| format!("{rule}\n\n"))
+        .collect();
+    let turned = Policy::parse(&(GOOD[..at].to_string() + &reversed)).expect("valid");
+    for (who, what) in [
+        ("ana", "db"),
+        ("bo", "db"),
+        ("bo", "wiki"),
+        ("cy", "admin"),
+        ("cy", "db"),
+    ] {
+        assert_eq!(
+            policy.allows(&name(who), &name(what)),
+            turned.allows(&name(who), &name(what))
+        );
+    }
+}
+
+#[test]
+fn what_this_version_does_not_know_is_an_error_that_names_line_and_key() {
+    for (line, column, text, says) in [
+        (
+            1,
+            1,
+            "timezone = \"UTC\"\n",
+            "`timezone` in policy is not supported by this version",
+        ),
+        (
+            3,
+            3,
+            "version = 1\n\n[[deny]]\n",
+            "`deny` in policy is not supported by this version",
+        ),
+        (
+            2,
+            1,
+            "[defaults]\nidle = \"30m\"\n",
+            "`idle` in [defaults] is not supported by this version",
+        ),
+        (1, 3, "[[alow]]\n", "unknown key `alow` in policy"),
+    ] {
+        let error = wrong(text);
+        assert!(error.what.contains(says), "{error}");
+        assert_eq!((error.line, error.column), (line, column), "{error}");
+    }
+    for key in [
+        "posture = [\"laptop\"]",
+        "when = \"Mon-Fri 08:00-19:00\"",
+        "risk = \"<= 40\"",
+        "until = 2027-03-01",
+        "priority = 900",
+        "approve = []",
+        "from = []",
+    ] {
+        let text = GOOD.replace("who  = [\"cy\"]", &format!("who = [\"cy\"]\n{key}"));
+        let error = wrong(&text);
+        assert!(
+            error.what.contains("not supported by this version"),
+            "{error}"
+        );
+        let expected = text.lines().position(|line| line == key).map(|at| at + 1);
+        assert_eq!(Some(error.line), expected, "{error}");
+    }
+    let error = wrong(
+        "[resource]\nplc = { to = \"10.0.9.20\", ports = [\"502/tcp\"], mode = \"observe\" }",
+    );
+    assert_eq!(
+        (error.line, error.what.contains("`mode`")),
+        (2, true),
+        "{error}"
+    );
+    let error = wrong("[group]\nsales = { from = \"ldap:cn=sales\" }");
+    assert!(error.what.contains("directory"), "{error}");
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_place_and_a_remedy() {
+    for (from, to, line, says) in [
+        ("version = 1", "version = 2", 1, "version 1 only"),
+        ("\"4h\"", "\"4\"", 4, "no session length"),
+        ("\"4h\"", "4", 4, "a text belongs here"),
+        ("[\"ana\", \"bo\"]", "\"ana\"", 7, "a list belongs here"),
+        (
+            "\"10.0.6.0/28\"",
+            "\"10.0.6.5/28\"",
+            11,
+            "a host and a prefix at once",
+        ),
+        ("\"443/tcp\"", "\"443\"", 10, "no port"),
+        ("[\"443/tcp\"]", "[]", 10, "the list is empty"),
+        (",     ports = [\"8443/tcp\"]", "", 12, "`ports` is missing"),
+        ("group:eng", "group:ops", 16, "there is no group `ops`"),
+        (
+            "[\"wiki\", \"db\"]",
+            "[\"wikki\"]",
+            17,
+            "there is no resource `wikki`",
+        ),
+        ("name = \"short-db\"\n", "", 19, "`name` is missing"),
+        (
+            "\"dashboard\"",
+            "\"engineers\"",
+            25,
+            "two rules are called `engineers`",
+        ),
+        ("[defaults]", "[defaults", 3, ""),
+    ] {
+        let text = GOOD.replace(from, to);
+        assert_ne!(text, GOOD);
+        let error = wrong(&text);
+        assert!(error.what.contains(says), "{from} -> {to}: {error}");
+        assert_eq!(error.line, line, "{from} -> {to}: {error}");
+        assert!(
+            !error.remedy.is_empty() && !format!("{error}").contains('\n'),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn two_names_with_one_resource_id_are_refused() {
+    let mut seen: BTreeMap<ResourceId, u32> = BTreeMap::new();
+    let (first, second) = (0..)
+        .find_map(|number| {
+            seen.insert(ResourceId::of(&format!("r{number}")), number)
+                .map(|other| (other, number))
+        })
+        .expect("32 bits collide soon");
+    let line = |number| format!("r{number} = {{ to = \"10.0.0.1\", ports = [\"1/tcp\"] }}\n");
+    let error = wrong(&format!("[resource]\n{}{}", line(first), line(second)));
+    assert!(error.what.contains("the same resource id"), "{error}");
+}
+
+#[test]
+fn every_bound_of_a_policy_is_reached_and_not_passed() {
+    let list = |count: usize, item: fn(usize) -> String| {
+        (0..count)
+            .map(item)
+            .collect::<alloc::vec::Vec<_>>()
+            .join(",")
+    };
+    let members = |count| format!("[group]\ng = [{}]", list(count, |n| format!("\"m{n}\"")));
+    assert!(Policy::parse(&members(MAX_MEMBERS)).is_ok());
+    assert!(
+        wrong(&members(MAX_MEMBERS + 1))
+            .remedy
+            .contains("the most is 4096")
+    );
+    let ports = |count| {
+        format!(
+            "[resource]\nr = {{ to = \"10.0.0.1\", ports = [{}] }}",
+            list(count, |n| format!("\"{}/tcp\"", n + 1))
+        )
+    };
+    assert!(Policy::parse(&ports(MAX_PORTS)).is_ok());
+    assert!(Policy::parse(&ports(MAX_PORTS + 1)).is_err());
+    let rules = |count| {
+        let rule = |n| format!("[[allow]]\nname = \"n{n}\"\nwho = [\"a\"]\nto = [\"r\"]\n");
+        let rules: String = (0..count).map(rule).collect();
+        format!("resource.r = {{ to = \"10.0.0.1\", ports = [\"1/tcp\"] }}\n{rules}")
+    };
+    assert!(Policy::parse(&rules(MAX_RULES)).is_ok());
+    assert!(Policy::parse(&rules(MAX_RULES + 1)).is_err());
+    let long = "#".repeat(MAX_POLICY_BYTES + 1);
+    assert!(Policy::parse(&long[..MAX_POLICY_BYTES]).is_ok());
+    assert!(wrong(&long).what.contains("larger"));
+}
