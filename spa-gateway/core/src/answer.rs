@@ -19,7 +19,7 @@ use crate::gateway::Gateway;
 use crate::guard::FreshKnock;
 use crate::policy::Target;
 use crate::queue::Arrival;
-use crate::session::Session;
+use crate::session::Terms;
 use crate::time::Now;
 
 /// What the reply to one knock says of a session beyond the session itself.
@@ -91,7 +91,7 @@ impl Gateway {
     }
 
     /// Says what a client needs to know of its session.
-    pub(crate) fn tell(&self, id: SessionId, session: &Session, telling: Telling) -> Outcome {
+    pub(crate) fn tell(&self, id: SessionId, terms: &Terms, telling: Telling) -> Outcome {
         let Telling {
             repeat,
             door,
@@ -109,16 +109,16 @@ impl Gateway {
             door: door_kind,
             door_secs: u16::try_from(self.settings.door.as_secs()).unwrap_or(u16::MAX),
             id,
-            not_after: session.not_after,
+            not_after: terms.not_after,
             wg_public: self.settings.wg_public,
             endpoint: self.endpoint(arrival.destination),
-            tunnel4: session.addresses.v4,
-            tunnel6: session.addresses.v6,
+            tunnel4: terms.addresses.v4,
+            tunnel6: terms.addresses.v6,
             gateway_tunnel: self.settings.gateway_tunnel(),
             control_port: self.settings.control_port,
             mtu: self.settings.mtu,
             keepalive: self.settings.keepalive,
-            routes: self.routes(session),
+            routes: self.routes(terms),
             dns: self.settings.dns,
             verdicts,
             reason: reason.map(String::from),
@@ -131,8 +131,8 @@ impl Gateway {
         (knocked.port() != port).then(|| SocketAddr::new(knocked.ip(), port))
     }
 
-    fn routes(&self, session: &Session) -> Vec<Route> {
-        let resources = session
+    fn routes(&self, terms: &Terms) -> Vec<Route> {
+        let resources = terms
             .resources
             .iter()
             .filter_map(|name| self.policy.resource(name));
@@ -142,8 +142,8 @@ impl Gateway {
                 Target::Gateway => None,
             })
             .filter(|route| match route.address() {
-                core::net::IpAddr::V4(_) => session.addresses.v4.is_some(),
-                core::net::IpAddr::V6(_) => session.addresses.v6.is_some(),
+                core::net::IpAddr::V4(_) => terms.addresses.v4.is_some(),
+                core::net::IpAddr::V6(_) => terms.addresses.v6.is_some(),
             })
             .collect();
         routes.sort();

@@ -12,7 +12,7 @@ use spa_order::{Door, Flow, Order, Ttl};
 use spa_proto::SessionId;
 
 use crate::agenda::Timer;
-use crate::audit::AuditKind;
+use crate::audit::{AuditKind, AuditRecord};
 use crate::change::{Change, Record};
 use crate::effect::EffectKind;
 use crate::gateway::Gateway;
@@ -40,8 +40,9 @@ pub(crate) struct Closing {
 #[derive(Debug)]
 struct End {
     session: SessionId,
-    reason: EndReason,
     began: Moment,
+    /// Written at the beginning, since the device may be erased meanwhile.
+    audit: AuditRecord,
 }
 
 /// One thing to close.
@@ -110,7 +111,7 @@ impl Gateway {
         else {
             return;
         };
-        let resting = resting(session.addresses.v4, session.addresses.v6, now);
+        let resting = resting(session.terms.addresses.v4, session.terms.addresses.v6, now);
         self.start_closing([CloseStep::Record(id, resting)].into(), None, now);
         self.end_recorded_session(id, reason, now);
     }
@@ -128,9 +129,9 @@ impl Gateway {
         session.doorway = Doorway::Shut;
         let doors = core::mem::take(&mut session.doors);
         let mut steps: VecDeque<CloseStep> = doors.iter().copied().map(CloseStep::Door).collect();
-        steps.extend(session.flows.iter().copied().map(CloseStep::Flow));
+        steps.extend(session.terms.flows.iter().copied().map(CloseStep::Flow));
         steps.push_back(CloseStep::Peer(session.wg_key));
-        steps.extend(session.addresses.each().map(CloseStep::Forget));
+        steps.extend(session.terms.addresses.each().map(CloseStep::Forget));
         let credential = session.credential;
         for door in doors {
             self.doors.release(door, id);
@@ -141,15 +142,15 @@ impl Gateway {
         for timer in [Timer::End(id), Timer::Door(id), Timer::Observe(id)] {
             self.agenda.cancel(timer);
         }
-        self.start_closing(
-            steps,
-            Some(End {
-                session: id,
-                reason,
-                began: now.mono,
-            }),
-            now,
-        );
+        let mut audit = self.audit_of(credential, AuditKind::SessionEnded, now);
+        audit.session = Some(id);
+        audit.reason = Some(reason.name());
+        let end = End {
+            session: id,
+            began: now.mono,
+            audit,
+        };
+        self.start_closing(steps, Some(end), now);
     }
 
     /// Closes one door of a session, unless somebody else needs it.
@@ -165,7 +166,7 @@ impl Gateway {
     pub(crate) fn close_flows(&mut self, id: SessionId, flows: &[Flow], now: Now) {
         let mut steps: VecDeque<CloseStep> = flows.iter().copied().map(CloseStep::Flow).collect();
         if let Some(session) = self.sessions.of(id) {
-            steps.extend(session.addresses.each().map(CloseStep::Forget));
+            steps.extend(session.terms.addresses.each().map(CloseStep::Forget));
         }
         self.start_closing(steps, None, now);
     }
@@ -214,7 +215,7 @@ impl Gateway {
         };
         let Some(step) = closing.steps.front().copied() else {
             if let Some(end) = self.closings.remove(&id).and_then(|closing| closing.end) {
-                self.session_closed(&end, now);
+                self.session_closed(end, now);
             }
             return;
         };
@@ -243,19 +244,20 @@ impl Gateway {
         }
     }
 
-    fn session_closed(&mut self, end: &End, now: Now) {
+    fn session_closed(&mut self, end: End, now: Now) {
         let Some(session) = self.sessions.remove(end.session) else {
             return;
         };
-        self.pool.give_back(session.addresses, now.mono.after(REST));
-        let mut audit = self.audit_of(session.credential, AuditKind::SessionEnded, now);
-        audit.session = Some(end.session);
-        audit.source = Some(session.source);
-        audit.resources = session.resources;
-        audit.not_after = Some(session.not_after);
-        audit.reason = Some(end.reason.name());
-        audit.took_ms = Some(millis(now.mono.since(end.began)));
-        self.put_audit(audit);
+        self.pool
+            .give_back(session.terms.addresses, now.mono.after(REST));
+        self.put_audit(AuditRecord {
+            at: now.wall,
+            source: Some(session.source),
+            resources: session.terms.resources,
+            not_after: Some(session.terms.not_after),
+            took_ms: Some(millis(now.mono.since(end.began))),
+            ..end.audit
+        });
     }
 
     /// Forgets a session that was never recorded and of which nothing was opened.
@@ -263,7 +265,8 @@ impl Gateway {
         let Some(session) = self.sessions.remove(id) else {
             return;
         };
-        self.pool.give_back(session.addresses, now.mono.after(REST));
+        self.pool
+            .give_back(session.terms.addresses, now.mono.after(REST));
         self.agenda.cancel(Timer::End(id));
         if let Some(credential) = self.credentials.get_mut(&session.credential) {
             credential.session = credential.session.filter(|current| *current != id);

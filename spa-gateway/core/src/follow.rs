@@ -13,8 +13,8 @@ use crate::credential::{AnsweredWith, Refused, Verdicts};
 use crate::entropy::Entropy;
 use crate::factors::ProvenKnock;
 use crate::gateway::Gateway;
-use crate::grant::answered;
 use crate::guard::FreshKnock;
+use crate::marks::answered;
 use crate::plan::{OnFailure, Operation, Step};
 use crate::refusal::Refusal;
 use crate::time::Now;
@@ -144,7 +144,7 @@ impl Gateway {
             verdicts,
             reason: None,
         };
-        let outcome = self.tell(id, session, telling);
+        let outcome = self.tell(id, &session.terms, telling);
         let (reply, secrets) = self.answer_again(knock, outcome, now, entropy);
         let mut changes = Vec::from([Change::SessionRekeyed {
             session: id,
@@ -187,7 +187,7 @@ impl Gateway {
             verdicts: Verdicts::new(),
             reason: None,
         };
-        let outcome = self.tell(id, session, telling);
+        let outcome = self.tell(id, &session.terms, telling);
         let (reply, _) = self.answer_again(knock, outcome, now, entropy);
         let mut audit = self.audit_of(arrival.key.credential, AuditKind::SessionRoamed, now);
         audit.session = Some(id);

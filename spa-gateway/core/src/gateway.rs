@@ -33,7 +33,7 @@ use crate::policy::Policy;
 use crate::pool::{Pool, REST};
 use crate::queue::Queue;
 use crate::refusal::Counters;
-use crate::session::{Doorway, Phase, Seen, Session, Sessions};
+use crate::session::{Phase, Session, Sessions, Terms};
 use crate::settings::Settings;
 use crate::snapshot::{CredentialRow, PersonRow, SessionRow, Snapshot};
 use crate::tags::{KeyRef, TagTable};
@@ -179,38 +179,30 @@ impl Gateway {
     }
 
     fn restore_session(&mut self, row: SessionRow, now: Now) {
-        let session = Session {
-            credential: row.credential,
-            key: row.key,
-            wg_key: row.wg_key,
+        let Some(addresses) = self.pool.retake(row.tunnel4, row.tunnel6) else {
+            // The pool was changed: the session cannot go on.
+            let remains = resting(row.tunnel4, row.tunnel6, now);
+            return self.close_remains(row.id, remains, now);
+        };
+        let terms = Terms {
+            addresses,
             resources: row.resources,
             flows: Vec::new(),
-            source: row.source,
             opened: row.opened,
             not_after: row.not_after,
             deadline: now.mono.after(row.not_after.since(now.wall)),
-            phase: Phase::Restored,
-            doorway: Doorway::Shut,
-            doors: BTreeSet::new(),
-            seen: Seen::default(),
-            addresses: match self.pool.retake(row.tunnel4, row.tunnel6) {
-                Some(addresses) => addresses,
-                // The pool was changed: the session cannot go on.
-                None => {
-                    return self.close_remains(row.id, resting(row.tunnel4, row.tunnel6, now), now);
-                }
-            },
         };
-        let honoured = self
-            .honoured(row.credential)
-            .is_some_and(|credential| !credential.has_expired(now.wall));
-        if !honoured || session.is_over(now) {
-            let remains = resting(session.addresses.v4, session.addresses.v6, now);
-            self.pool.give_back(session.addresses, now.mono.after(REST));
+        let credential = self.honoured(row.credential);
+        let honoured = credential.is_some_and(|credential| !credential.has_expired(now.wall));
+        if !honoured || terms.are_over(now) {
+            self.pool.give_back(addresses, now.mono.after(REST));
+            let remains = resting(addresses.v4, addresses.v6, now);
             return self.close_remains(row.id, remains, now);
         }
-        self.agenda.set(Timer::End(row.id), session.deadline);
-        self.sessions.insert(row.id, session);
+        self.agenda.set(Timer::End(row.id), terms.deadline);
+        let session = Session::new(row.credential, row.key, row.wg_key, row.source, terms);
+        self.sessions
+            .insert(row.id, session.in_phase(Phase::Restored));
         if let Some(credential) = self.credentials.get_mut(&row.credential) {
             credential.session = Some(row.id);
         }

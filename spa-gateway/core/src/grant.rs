@@ -1,6 +1,6 @@
 //! A new OPEN whose every factor holds: step 11, and step 12 as a plan (SPEC §8, §11).
 
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use spa_order::Flow;
@@ -14,31 +14,22 @@ use crate::answer::{Telling, door_of};
 use crate::audit::AuditKind;
 use crate::change::{Change, Record};
 use crate::closing::{EndReason, resting};
-use crate::credential::{Answered, AnsweredWith, Refused, Verdicts};
+use crate::credential::{AnsweredWith, Refused, Verdicts};
 use crate::entropy::{Entropy, Purpose};
 use crate::factors::ProvenKnock;
 use crate::gateway::Gateway;
 use crate::guard::FreshKnock;
-use crate::person::Spend;
+use crate::marks::{Marks, answered};
 use crate::plan::{OnFailure, Operation, Step};
 use crate::policy::{Tunnel, flows_of};
 use crate::pool::Addresses;
 use crate::refusal::Refusal;
-use crate::session::{Doorway, Phase, Seen, Session};
-use crate::snapshot::{KeyKind, SessionRow};
+use crate::session::{Phase, Session, Terms};
+use crate::snapshot::SessionRow;
 use crate::time::Now;
 
 /// The most flows of one session: sixteen resources with every port range they may have, and the control channel.
 pub const MAX_FLOWS_OF_SESSION: usize = 16 * crate::policy::MAX_PORTS + 2;
-
-/// What every accepted transaction leaves behind, whatever comes of it.
-#[derive(Debug)]
-pub(crate) struct Marks {
-    /// For the disk.
-    pub(crate) changes: Vec<Change>,
-    /// For memory, once the disk has them.
-    pub(crate) steps: Vec<Step>,
-}
 
 /// What a session is made of once there is room for it.
 struct Room {
@@ -66,68 +57,6 @@ impl Gateway {
             }
             Err(refused) => Err(self.refuse(knock.fresh(), refused, marks, now, entropy)),
         }
-    }
-
-    /// Marks a transaction as answered and spends its second factor: in memory now, so that no other
-    /// knock sees the old state, and in the record that precedes every effect (SPEC §7).
-    pub(crate) fn mark(&mut self, knock: &ProvenKnock, now: Now) -> Marks {
-        let key = knock.fresh().arrival().key;
-        let id = key.credential;
-        let ts = knock.fresh().request().ts;
-        let mut marks = Marks {
-            changes: Vec::from([Change::Answered { credential: id, ts }]),
-            steps: Vec::new(),
-        };
-        let Some(credential) = self.credentials.get_mut(&id) else {
-            return marks;
-        };
-        credential.last_ts = ts;
-        credential.memory.answered = None;
-        if let Ask::Open(_) = &knock.fresh().request().ask {
-            let person = credential.person.clone();
-            let candidate = credential
-                .keys
-                .get(&key.number)
-                .is_some_and(|key| key.kind == KeyKind::Candidate);
-            marks.changes.extend(self.end_failures(id));
-            match knock.spend() {
-                Spend::Nothing => {}
-                Spend::Step(step) => marks.changes.push(Change::CodeUsed {
-                    person: person.clone(),
-                    step,
-                }),
-                Spend::Recovery(hash) => marks.changes.push(Change::RecoveryUsed {
-                    person: person.clone(),
-                    hash,
-                }),
-            }
-            if let Some(person) = self.persons.get_mut(&person) {
-                person.spend(knock.spend());
-            }
-            if candidate {
-                marks.changes.push(Change::CredentialActivated {
-                    credential: id,
-                    number: key.number,
-                });
-                marks.steps.push(Step::Activate(key));
-                marks.steps.push(Step::Audit(self.audit_of(
-                    id,
-                    AuditKind::DeviceActivated,
-                    now,
-                )));
-            }
-        }
-        marks
-    }
-
-    /// Ends a row of failures: an OPEN passed step 10.
-    pub(crate) fn end_failures(&mut self, id: CredentialId) -> Option<Change> {
-        let credential = self.credentials.get_mut(&id)?;
-        let before = core::mem::take(&mut credential.failures);
-        (before != 0).then_some(Change::FailuresCounted {
-            credential: id,
-            in_a_row: 0,
-        })
     }
 
     /// Step 11: policy, then capacity.
@@ -213,22 +142,13 @@ impl Gateway {
         let arrival = knock.arrival();
         let credential = arrival.key.credential;
         let id = self.new_session_id(entropy);
-        let mut session = Session {
-            credential,
-            // The key is that of the reply, which is sealed below.
-            key: spa_proto::SessionKey::from_bytes([0; 32]),
-            wg_key: ask.wg_key,
+        let terms = Terms {
             addresses,
             resources: allowance.resources().to_vec(),
             flows,
-            source: arrival.source,
             opened: now.wall,
             not_after: now.wall.saturating_add(allowance.length()),
             deadline: now.mono.after(allowance.length()),
-            phase: Phase::Recording,
-            doorway: Doorway::Shut,
-            doors: BTreeSet::new(),
-            seen: Seen::default(),
         };
         let door = door_of(knock);
         let telling = Telling {
@@ -238,25 +158,28 @@ impl Gateway {
             verdicts: allowance.verdicts().clone(),
             reason: allowance.reason(),
         };
-        let outcome = self.tell(id, &session, telling);
+        let outcome = self.tell(id, &terms, telling);
         let (reply, secrets) = self.answer(knock, now.wall, outcome, now, entropy);
-        session.key = secrets.k_sess;
+        let session = Session::new(
+            credential,
+            secrets.k_sess,
+            ask.wg_key,
+            arrival.source,
+            terms,
+        );
 
         let Marks {
             mut changes,
             steps: remembered,
         } = marks;
-        let replaced = self
-            .credentials
-            .get(&credential)
-            .and_then(|credential| credential.session);
+        let replaced = self.replaced_by(credential);
         changes.extend(replaced.and_then(|old| self.end_of(old, now)));
         changes.push(Change::SessionOpened(row_of(id, &session)));
         let mut audit = self.audit_of(credential, AuditKind::SessionOpened, now);
         audit.session = Some(id);
         audit.source = Some(arrival.source);
-        audit.resources = session.resources.clone();
-        audit.not_after = Some(session.not_after);
+        audit.resources = session.terms.resources.clone();
+        audit.not_after = Some(session.terms.not_after);
         let opened = AnsweredWith::Opened {
             session: id,
             verdicts: allowance.verdicts().clone(),
@@ -268,7 +191,7 @@ impl Gateway {
         steps.extend(replaced.map(|old| Step::End(old, EndReason::Replaced)));
         steps.push_back(Step::Begin(id));
         steps.push_back(Step::Peer(id, secrets.wg_psk));
-        steps.extend(session.flows.iter().map(|flow| Step::Flow(id, *flow)));
+        steps.extend(session.terms.flows.iter().map(|flow| Step::Flow(id, *flow)));
         steps.push_back(Step::Door(id, door));
         steps.extend([
             Step::Opened(id),
@@ -277,7 +200,7 @@ impl Gateway {
             Step::Audit(audit),
         ]);
 
-        self.agenda.set(Timer::End(id), session.deadline);
+        self.agenda.set(Timer::End(id), session.terms.deadline);
         self.sessions.insert(id, session);
         self.begin(
             Operation {
@@ -287,6 +210,13 @@ impl Gateway {
             },
             now,
         );
+    }
+
+    /// Gives the session that a new one of this credential replaces.
+    fn replaced_by(&self, id: CredentialId) -> Option<SessionId> {
+        let current = self.credentials.get(&id)?.session?;
+        let session = self.sessions.of(current)?;
+        (session.phase != Phase::Ending).then_some(current)
     }
 
     /// A refusal of step 11 is recorded and answered, and opens nothing.
@@ -334,7 +264,7 @@ impl Gateway {
         let session = self.sessions.of(id)?;
         Some(Change::SessionEnded {
             session: id,
-            resting: resting(session.addresses.v4, session.addresses.v6, now),
+            resting: resting(session.terms.addresses.v4, session.terms.addresses.v6, now),
         })
     }
 
@@ -369,34 +299,17 @@ fn no_room(verdicts: Verdicts, reason: &'static str) -> Refused {
     }
 }
 
-/// What a repeat of this knock will be answered from.
-pub(crate) fn answered(
-    knock: &FreshKnock,
-    now: Now,
-    outcome: AnsweredWith,
-) -> alloc::boxed::Box<Answered> {
-    alloc::boxed::Box::new(Answered {
-        credential: knock.arrival().key.credential,
-        info: knock.opened().info().clone(),
-        ext: knock.opened().ext().clone(),
-        first: now.mono,
-        repeats: 0,
-        gateway_time: now.wall,
-        outcome,
-    })
-}
-
 fn row_of(id: SessionId, session: &Session) -> SessionRow {
     SessionRow {
         id,
         credential: session.credential,
         key: session.key.duplicate(),
         wg_key: session.wg_key,
-        tunnel4: session.addresses.v4,
-        tunnel6: session.addresses.v6,
-        resources: session.resources.clone(),
+        tunnel4: session.terms.addresses.v4,
+        tunnel6: session.terms.addresses.v6,
+        resources: session.terms.resources.clone(),
         source: session.source,
-        opened: session.opened,
-        not_after: session.not_after,
+        opened: session.terms.opened,
+        not_after: session.terms.not_after,
     }
 }

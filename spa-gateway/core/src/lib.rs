@@ -55,6 +55,7 @@ mod grant;
 mod guard;
 mod intake;
 mod knock_keys;
+mod marks;
 mod name;
 mod outbox;
 mod peer;

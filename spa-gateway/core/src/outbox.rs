@@ -58,6 +58,12 @@ impl Outbox {
         self.waiters.remove(&id).unwrap_or(Waiter::Nobody)
     }
 
+    /// Gives how many outcomes are waited for.
+    #[cfg(test)]
+    pub(crate) fn waited_for(&self) -> usize {
+        self.waiters.len()
+    }
+
     /// Gives what is being added, to keep a name from being added twice.
     pub(crate) fn additions(&self) -> impl Iterator<Item = &Addition> {
         self.waiters.values().filter_map(|waiter| match waiter {

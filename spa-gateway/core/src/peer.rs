@@ -48,7 +48,10 @@ impl Gateway {
         else {
             return;
         };
-        session.seen.looking = false;
+        if let Some(look) = session.seen.looking.take() {
+            // It is answered here, so nobody waits for its outcome.
+            self.outbox.waiter(look);
+        }
         let Some(state) = state else {
             return self.end_session(id, EndReason::PeerGone, now);
         };
@@ -76,10 +79,11 @@ impl Gateway {
         else {
             return;
         };
-        if !core::mem::replace(&mut session.seen.looking, true) {
-            let wg_key = session.wg_key;
-            self.outbox
-                .put(EffectKind::Observe { wg_key }, Waiter::Looking(id));
+        if session.seen.looking.is_none() {
+            let observe = EffectKind::Observe {
+                wg_key: session.wg_key,
+            };
+            session.seen.looking = Some(self.outbox.put(observe, Waiter::Looking(id)));
         }
         self.look_later(id, now);
     }
@@ -87,7 +91,7 @@ impl Gateway {
     /// Hears that a peer could not be looked at: the next look may.
     pub(crate) fn look_failed(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.of_mut(id) {
-            session.seen.looking = false;
+            session.seen.looking = None;
         }
     }
 
@@ -108,7 +112,7 @@ impl Gateway {
             return;
         };
         session.seen.settling = true;
-        let until = session.deadline;
+        let until = session.terms.deadline;
         if let Some(order) = self.hold_door(id, door, until, now) {
             self.outbox
                 .put(EffectKind::Order(order), Waiter::Settling(id, door));
@@ -182,7 +186,7 @@ impl Gateway {
         door: Door,
         now: Now,
     ) -> Option<Order> {
-        let until = self.sessions.of(id)?.deadline;
+        let until = self.sessions.of(id)?.terms.deadline;
         let order = self.hold_door(id, door, until, now)?;
         if let Some(session) = self.sessions.of_mut(id) {
             session.doorway = Doorway::Settled { door };

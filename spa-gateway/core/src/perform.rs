@@ -7,7 +7,6 @@ use crate::effect::{EffectFailure, EffectId};
 use crate::entropy::Entropy;
 use crate::gateway::Gateway;
 use crate::outbox::Waiter;
-use crate::refusal::Refusal;
 use crate::time::Now;
 
 impl Gateway {
@@ -16,9 +15,7 @@ impl Gateway {
     pub fn handle_performed(&mut self, id: EffectId, outcome: Result<(), EffectFailure>, now: Now) {
         match (self.outbox.waiter(id), outcome) {
             (Waiter::Operation(operation), Ok(())) => self.advance(operation, now),
-            (Waiter::Operation(operation), Err(failure)) => {
-                self.fail(operation, refusal_of(failure), now)
-            }
+            (Waiter::Operation(operation), Err(failure)) => self.fail(operation, failure, now),
             (Waiter::Closing(closing), outcome) => {
                 self.closing_performed(closing, outcome.is_ok(), now)
             }
@@ -46,12 +43,5 @@ impl Gateway {
                 Timer::Retry(closing) => self.advance_closing(closing, now),
             }
         }
-    }
-}
-
-const fn refusal_of(failure: EffectFailure) -> Refusal {
-    match failure {
-        EffectFailure::Store => Refusal::RecordFailed,
-        EffectFailure::Refused | EffectFailure::Failed => Refusal::OrderFailed,
     }
 }

@@ -13,7 +13,7 @@ use crate::audit::{AuditKind, AuditRecord};
 use crate::change::Record;
 use crate::closing::EndReason;
 use crate::credential::{Answered, Key};
-use crate::effect::{EffectKind, Reply};
+use crate::effect::{EffectFailure, EffectKind, Reply};
 use crate::gateway::Gateway;
 use crate::outbox::Waiter;
 use crate::refusal::Refusal;
@@ -112,17 +112,19 @@ impl Gateway {
     }
 
     /// Stops an operation because a record or an order failed. Nothing of it is answered.
-    pub(crate) fn fail(&mut self, id: OperationId, refusal: Refusal, now: Now) {
+    pub(crate) fn fail(&mut self, id: OperationId, failure: EffectFailure, now: Now) {
         let Some(operation) = self.operations.get(&id) else {
             return;
         };
         let (credential, on_failure) = (operation.credential, operation.on_failure);
         self.finish(id);
-        self.counters.count(refusal);
-        let kind = match refusal {
-            Refusal::RecordFailed => AuditKind::RecordFailed,
-            _ => AuditKind::OpeningFailed,
+        let (refusal, kind) = match failure {
+            EffectFailure::Store => (Refusal::RecordFailed, AuditKind::RecordFailed),
+            EffectFailure::Refused | EffectFailure::Failed => {
+                (Refusal::OrderFailed, AuditKind::OpeningFailed)
+            }
         };
+        self.counters.count(refusal);
         let mut audit = self.audit_of(credential, kind, now);
         if let OnFailure::End(session) = on_failure {
             audit.session = Some(session);
@@ -191,13 +193,12 @@ impl Gateway {
 
     /// The session is on disk: it is its credential's from now on.
     fn begin_session(&mut self, id: SessionId) -> Taken {
-        let credential = self.sessions.of(id).map(|session| session.credential);
-        if let Some(credential) =
-            credential.and_then(|credential| self.credentials.get_mut(&credential))
-        {
+        let begun = self.enter(id, Phase::Opening);
+        let credential = self.opening(id).map(|session| session.credential);
+        if let Some(credential) = credential.and_then(|id| self.credentials.get_mut(&id)) {
             credential.session = Some(id);
         }
-        self.enter(id, Phase::Opening)
+        begun
     }
 
     /// Moves a session on, unless it is being ended.
@@ -222,8 +223,8 @@ impl Gateway {
         Some(Order::Peer {
             key: session.wg_key,
             psk: SecretBytes32::from_bytes(*psk.expose()),
-            tunnel4: session.addresses.v4,
-            tunnel6: session.addresses.v6,
+            tunnel4: session.terms.addresses.v4,
+            tunnel6: session.terms.addresses.v6,
         })
     }
 
@@ -231,11 +232,11 @@ impl Gateway {
     fn has_lost(&self, id: SessionId, flow: Flow) -> bool {
         self.sessions
             .of(id)
-            .is_some_and(|session| !session.flows.contains(&flow))
+            .is_some_and(|session| !session.terms.flows.contains(&flow))
     }
 
     fn flow(&self, id: SessionId, flow: Flow, now: Now) -> Option<Order> {
-        let ttl = Ttl::from_duration(self.opening(id)?.deadline.since(now.mono))?;
+        let ttl = Ttl::from_duration(self.opening(id)?.terms.deadline.since(now.mono))?;
         Some(Order::Flow { flow, ttl })
     }
 
@@ -246,15 +247,9 @@ impl Gateway {
     }
 
     fn remember(&mut self, answered: Answered, now: Now) {
-        let (credential, answered) = (
-            answered.credential,
-            Answered {
-                first: now.mono,
-                ..answered
-            },
-        );
-        if let Some(credential) = self.credentials.get_mut(&credential) {
-            credential.memory.answered = Some(answered);
+        if let Some(credential) = self.credentials.get_mut(&answered.credential) {
+            let first = now.mono;
+            credential.memory.answered = Some(Answered { first, ..answered });
         }
     }
 

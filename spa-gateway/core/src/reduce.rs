@@ -18,7 +18,7 @@ use crate::name::Name;
 use crate::outbox::Waiter;
 use crate::plan::{OnFailure, Operation, Step};
 use crate::policy::{Policy, flows_of};
-use crate::session::Phase;
+use crate::session::{Doorway, Phase, Terms};
 use crate::time::Now;
 
 impl Gateway {
@@ -32,13 +32,11 @@ impl Gateway {
             .iter()
             .filter(|(_, session)| reached(session.phase));
         for id in live.map(|(id, _)| id).collect::<Vec<_>>() {
-            let before = self
-                .sessions
-                .of(id)
-                .map(|session| session.flows.clone())
-                .unwrap_or_default();
+            let Some(before) = self.sessions.of(id).map(|session| session.terms.clone()) else {
+                continue;
+            };
             if self.reduce(id, now) {
-                self.follow_flows(id, &before, now);
+                self.follow_terms(id, &before, now);
             }
         }
     }
@@ -57,36 +55,41 @@ impl Gateway {
             return false;
         };
         let allowed: Vec<(&Name, _)> = session
+            .terms
             .resources
             .iter()
             .filter_map(|name| Some((name, self.policy.allows(&person, name)?)))
             .collect();
-        if allowed.is_empty() && !session.resources.is_empty() {
+        if allowed.is_empty() && !session.terms.resources.is_empty() {
             self.end_session(id, EndReason::PolicyWithdrawn, now);
             return false;
         }
         let shortest = allowed.iter().map(|(_, length)| *length).min();
-        let not_after = shortest.map_or(session.not_after, |length| {
-            session.not_after.min(session.opened.saturating_add(length))
+        let not_after = shortest.map_or(session.terms.not_after, |length| {
+            session
+                .terms
+                .not_after
+                .min(session.terms.opened.saturating_add(length))
         });
         let resources: Vec<Name> = allowed.into_iter().map(|(name, _)| name.clone()).collect();
-        let reduced = resources != session.resources || not_after != session.not_after;
+        let reduced = resources != session.terms.resources || not_after != session.terms.not_after;
         let flows = flows_of(
             &self.policy,
             &resources,
-            self.tunnel(session.addresses),
+            self.tunnel(session.terms.addresses),
             self.settings.control_port,
         );
         let Some(session) = self.sessions.of_mut(id) else {
             return false;
         };
-        session.flows = flows;
-        session.deadline = session
+        session.terms.flows = flows;
+        session.terms.deadline = session
+            .terms
             .deadline
             .min(now.mono.after(not_after.since(now.wall)));
-        session.not_after = not_after;
-        session.resources.clone_from(&resources);
-        self.agenda.set(Timer::End(id), session.deadline);
+        session.terms.not_after = not_after;
+        session.terms.resources.clone_from(&resources);
+        self.agenda.set(Timer::End(id), session.terms.deadline);
         if reduced {
             let change = Change::SessionReduced {
                 session: id,
@@ -109,8 +112,9 @@ impl Gateway {
         true
     }
 
-    /// Closes the flows a session lost, then opens those that changed their shape.
-    fn follow_flows(&mut self, id: SessionId, before: &[Flow], now: Now) {
+    /// Closes the flows a session lost, then opens those that changed their shape. One that ends
+    /// sooner than before gets every opening anew, with the shorter time.
+    fn follow_terms(&mut self, id: SessionId, before: &Terms, now: Now) {
         let Some(session) = self.sessions.of(id) else {
             return;
         };
@@ -118,17 +122,22 @@ impl Gateway {
         if session.phase == Phase::Recording {
             return;
         }
-        let after = session.flows.clone();
-        let credential = session.credential;
-        let lost: Vec<Flow> = before
-            .iter()
-            .copied()
-            .filter(|flow| !after.contains(flow))
-            .collect();
+        let after = session.terms.clone();
+        let (credential, doorway) = (session.credential, session.doorway);
+        let lost = |flow: &&Flow| !after.flows.contains(flow);
+        let lost: Vec<Flow> = before.flows.iter().filter(lost).copied().collect();
         if !lost.is_empty() {
             self.close_flows(id, &lost, now);
         }
-        let steps: VecDeque<Step> = after.iter().map(|flow| Step::Flow(id, *flow)).collect();
+        let sooner = after.deadline < before.deadline;
+        let changed = after
+            .flows
+            .iter()
+            .filter(|flow| sooner || !before.flows.contains(flow));
+        let mut steps: VecDeque<Step> = changed.map(|flow| Step::Flow(id, *flow)).collect();
+        if let (Doorway::Settled { door }, true) = (doorway, sooner) {
+            steps.push_back(Step::SettledDoor(id, door));
+        }
         self.begin(
             Operation {
                 credential,

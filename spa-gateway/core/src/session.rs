@@ -10,6 +10,7 @@ use core::net::SocketAddr;
 use spa_order::{Door, Flow};
 use spa_proto::{CredentialId, SessionId, SessionKey, WallTime};
 
+use crate::effect::EffectId;
 use crate::name::Name;
 use crate::pool::Addresses;
 use crate::time::{Moment, Now};
@@ -20,22 +21,28 @@ pub(crate) struct Session {
     pub(crate) credential: CredentialId,
     pub(crate) key: SessionKey,
     pub(crate) wg_key: [u8; 32],
-    pub(crate) addresses: Addresses,
-    /// What was granted; none is the control channel alone.
-    pub(crate) resources: Vec<Name>,
-    /// The flows that are open, or being opened or closed.
-    pub(crate) flows: Vec<Flow>,
     pub(crate) source: SocketAddr,
-    pub(crate) opened: WallTime,
-    /// The end on the calendar: what the client is told.
-    pub(crate) not_after: WallTime,
-    /// The same end on the clock that cannot be set back.
-    pub(crate) deadline: Moment,
+    pub(crate) terms: Terms,
     pub(crate) phase: Phase,
     pub(crate) doorway: Doorway,
     /// Every door that may be open for it: that of the doorway, and one that is being left.
     pub(crate) doors: BTreeSet<Door>,
     pub(crate) seen: Seen,
+}
+
+/// What a session has, and until when.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    pub(crate) addresses: Addresses,
+    /// What was granted; none is the control channel alone.
+    pub(crate) resources: Vec<Name>,
+    /// The flows that are open, or being opened or closed.
+    pub(crate) flows: Vec<Flow>,
+    pub(crate) opened: WallTime,
+    /// The end on the calendar: what the client is told.
+    pub(crate) not_after: WallTime,
+    /// The same end on the clock that cannot be set back.
+    pub(crate) deadline: Moment,
 }
 
 /// How far a session has come.
@@ -71,13 +78,46 @@ pub(crate) struct Seen {
     pub(crate) handshake: bool,
     pub(crate) rx: u64,
     pub(crate) tx: u64,
-    /// A look is under way.
-    pub(crate) looking: bool,
+    /// The look that is under way.
+    pub(crate) looking: Option<EffectId>,
     /// The door is being narrowed to the endpoint.
     pub(crate) settling: bool,
 }
 
+impl Terms {
+    /// Says whether their time is over.
+    pub(crate) fn are_over(&self, now: Now) -> bool {
+        now.wall >= self.not_after || now.mono >= self.deadline
+    }
+}
+
 impl Session {
+    /// Makes a session that is still to be recorded.
+    pub(crate) fn new(
+        credential: CredentialId,
+        key: SessionKey,
+        wg_key: [u8; 32],
+        source: SocketAddr,
+        terms: Terms,
+    ) -> Self {
+        Self {
+            credential,
+            key,
+            wg_key,
+            source,
+            terms,
+            phase: Phase::Recording,
+            doorway: Doorway::Shut,
+            doors: BTreeSet::new(),
+            seen: Seen::default(),
+        }
+    }
+
+    /// Moves it to a phase.
+    pub(crate) fn in_phase(self, phase: Phase) -> Self {
+        Self { phase, ..self }
+    }
+
     /// Says whether it is live: neither over nor being ended.
     pub(crate) fn is_live(&self, now: Now) -> bool {
         self.phase != Phase::Ending && !self.is_over(now)
@@ -85,7 +125,7 @@ impl Session {
 
     /// Says whether its time is over.
     pub(crate) fn is_over(&self, now: Now) -> bool {
-        now.wall >= self.not_after || now.mono >= self.deadline
+        self.terms.are_over(now)
     }
 
     /// Gives the door that is open for it.

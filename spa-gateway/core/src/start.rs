@@ -72,6 +72,7 @@ impl Gateway {
         session.seen.rx = state.rx;
         session.seen.tx = state.tx;
         let mut steps: VecDeque<Step> = session
+            .terms
             .flows
             .iter()
             .map(|flow| Step::Flow(id, *flow))

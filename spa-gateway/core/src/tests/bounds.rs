@@ -219,3 +219,22 @@ fn the_plaintext_of_an_answered_knock_is_forgotten_within_two_minutes() {
     rig.pass(Duration::from_secs(120));
     assert!(rig.gateway.credentials[&bot.id].memory.answered.is_none());
 }
+
+#[test]
+fn a_day_of_sessions_leaves_nothing_behind() {
+    let mut bot = Device::of("bot", 7);
+    let mut rig = Rig::with(&[&bot]);
+    for _ in 0..12 {
+        rig.open(&mut bot, &["wiki", "db"]).expect("granted");
+        assert!(rig.shake(&bot));
+        rig.pass_secs(60 * 60);
+    }
+    rig.pass_secs(12 * 60 * 60);
+    assert!(rig.kernel.is_empty(rig.now));
+    assert_eq!(rig.gateway.outbox.waited_for(), 0);
+    assert!(rig.gateway.operations.is_empty() && rig.gateway.closings.is_empty());
+    assert_eq!(rig.gateway.sessions().count(), 0);
+    // The minute and nothing else.
+    let next = rig.gateway.poll_timeout().expect("the minute");
+    assert!(next.since(rig.now.mono) <= Duration::from_secs(60));
+}

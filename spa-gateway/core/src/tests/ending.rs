@@ -290,6 +290,12 @@ fn a_shorter_for_shortens_a_live_session_and_a_longer_one_does_not_prolong_it() 
             before.since(now),
             Duration::from_secs(shortened_by_hours * 60 * 60)
         );
+        let left = rig.kernel.door_until(bot.door()).expect("its door");
+        assert_eq!(
+            left.since(rig.now.mono),
+            now.since(rig.now.wall),
+            "the kernel has the old end"
+        );
     }
     rig.pass_secs(60 * 60);
     assert!(rig.kernel.is_empty(rig.now));

@@ -185,6 +185,8 @@ fn a_disabled_person_has_no_session_and_no_tag() {
     rig.run();
     assert!(rig.kernel.is_empty(rig.now));
     assert!(rig.store.persons.is_empty() && rig.store.credentials.is_empty());
+    let last = rig.audited(AuditKind::SessionEnded).pop().expect("audited");
+    assert_eq!(last.person, Some(name("ana")), "the log names who is gone");
 }
 
 #[test]

@@ -1,0 +1,328 @@
+//! Risk: a sum of named factors with weights from the policy, each with its evidence. Never a black box.
+//!
+//! Invariant: the total is the sum of the parts that `explain` prints, since both come from `parts`.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use spa_proto::WallTime;
+
+use super::fact::Facts;
+use super::posture::{Comparison, span};
+
+/// The most failures that count.
+const MAX_COUNTED_FAILURES: u32 = 10;
+/// Facts at least this old count as old.
+const OLD_POSTURE: Duration = Duration::from_secs(60 * 60);
+
+/// `[risk]`: how many points each factor is worth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Weights {
+    /// The knock comes from a network this person was not seen in.
+    pub new_network: u16,
+    /// This person does not usually knock at this hour.
+    pub unusual_hour: u16,
+    /// Each failure in a row before this knock, up to ten.
+    pub recent_failure: u16,
+    /// No posture, or one that is more than an hour old.
+    pub posture_age: u16,
+}
+
+impl Weights {
+    /// What holds without `[risk]`.
+    pub const DEFAULT: Self = Self {
+        new_network: 30,
+        unusual_hour: 20,
+        recent_failure: 5,
+        posture_age: 10,
+    };
+}
+
+/// What was seen of a knock, to be weighed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Signals {
+    /// Whether this person was seen in this network before.
+    pub network: Network,
+    /// Whether this person knocks at this hour.
+    pub hour: Hour,
+    /// Failures in a row before this knock.
+    pub failures: u32,
+}
+
+/// What is known of the network a knock came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Network {
+    /// Seen before, last then.
+    Known(WallTime),
+    /// Never, or long ago.
+    New,
+}
+
+/// What is known of the hour of a knock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hour {
+    /// One of this person's hours.
+    Usual,
+    /// None of them.
+    Unusual,
+    /// There were too few knocks to tell.
+    Unknown,
+}
+
+/// The risk a request comes with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RiskInput<'a> {
+    /// To be summed up from these.
+    Signals(&'a Signals),
+    /// Given, by a test or a question.
+    Fixed(u16),
+    /// Not known: no limit is met.
+    Unknown,
+}
+
+/// One summand.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RiskPart {
+    /// Its name, that of the weight in the policy.
+    pub factor: &'static str,
+    /// Its points.
+    pub points: u16,
+    /// What was seen.
+    pub evidence: String,
+}
+
+/// A rule's `risk`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RiskLimit {
+    /// How the sum is compared.
+    pub comparison: Comparison,
+    /// With what.
+    pub points: u16,
+    /// `else 15m`: a sum that does not pass shortens the session to this instead of denying it.
+    pub shortened: Option<Duration>,
+}
+
+/// How a sum stands to a limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum RiskHeld {
+    Yes,
+    Shortened(Duration),
+    No,
+    Missing,
+}
+
+impl RiskLimit {
+    pub(super) fn holds(self, total: Option<u16>) -> RiskHeld {
+        let Some(total) = total else {
+            return RiskHeld::Missing;
+        };
+        let within = match self.comparison {
+            Comparison::Equal => total == self.points,
+            Comparison::AtLeast => total >= self.points,
+            Comparison::Above => total > self.points,
+            Comparison::AtMost => total <= self.points,
+            Comparison::Below => total < self.points,
+        };
+        match (within, self.shortened) {
+            (true, _) => RiskHeld::Yes,
+            (false, Some(length)) => RiskHeld::Shortened(length),
+            (false, None) => RiskHeld::No,
+        }
+    }
+}
+
+impl fmt::Display for RiskLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = match self.comparison {
+            Comparison::Equal => "=",
+            Comparison::AtLeast => ">=",
+            Comparison::Above => ">",
+            Comparison::AtMost => "<=",
+            Comparison::Below => "<",
+        };
+        write!(f, "{sign} {}", self.points)?;
+        match self.shortened {
+            Some(length) => write!(f, " else {}", span(length)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a sum is made from.
+#[derive(Clone, Copy)]
+pub(super) struct Weighing<'a> {
+    pub(super) weights: Weights,
+    pub(super) input: RiskInput<'a>,
+    pub(super) facts: Option<&'a Facts>,
+    pub(super) sensitivity: u16,
+    pub(super) at: Option<WallTime>,
+}
+
+impl Weighing<'_> {
+    /// Gives the sum; `None` if what it is made from is not known.
+    pub(super) fn total(&self) -> Option<u16> {
+        match self.input {
+            RiskInput::Unknown => None,
+            RiskInput::Fixed(points) => Some(points),
+            RiskInput::Signals(signals) => Some(
+                self.parts(signals)
+                    .fold(0, |sum: u16, (_, points)| sum.saturating_add(points)),
+            ),
+        }
+    }
+
+    /// Gives every summand with its evidence, also those that are zero.
+    pub(super) fn explain(&self) -> Vec<RiskPart> {
+        match self.input {
+            RiskInput::Unknown => Vec::new(),
+            RiskInput::Fixed(points) => alloc::vec![RiskPart {
+                factor: "given",
+                points,
+                evidence: "as the question says".into(),
+            }],
+            RiskInput::Signals(signals) => self
+                .parts(signals)
+                .map(|(factor, points)| RiskPart {
+                    factor: factor.name(),
+                    points,
+                    evidence: self.evidence(factor, signals),
+                })
+                .collect(),
+        }
+    }
+
+    fn parts(&self, signals: &Signals) -> impl Iterator<Item = (Factor, u16)> {
+        let weights = self.weights;
+        let when = |yes: bool, points: u16| if yes { points } else { 0 };
+        let failures = signals.failures.min(MAX_COUNTED_FAILURES);
+        let failures = u16::try_from(failures).unwrap_or(u16::MAX);
+        [
+            (
+                Factor::Network,
+                when(signals.network == Network::New, weights.new_network),
+            ),
+            (
+                Factor::Hour,
+                when(signals.hour == Hour::Unusual, weights.unusual_hour),
+            ),
+            (
+                Factor::Failures,
+                weights.recent_failure.saturating_mul(failures),
+            ),
+            (
+                Factor::Posture,
+                when(
+                    self.posture_age().is_none_or(|age| age > OLD_POSTURE),
+                    weights.posture_age,
+                ),
+            ),
+            (Factor::Sensitivity, self.sensitivity),
+        ]
+        .into_iter()
+    }
+
+    fn posture_age(&self) -> Option<Duration> {
+        let newest = self.facts?.newest()?;
+        Some(
+            self.at
+                .map_or(Duration::ZERO, |at| at.since(newest)),
+        )
+    }
+
+    fn evidence(&self, factor: Factor, signals: &Signals) -> String {
+        match factor {
+            Factor::Network => match (signals.network, self.at) {
+                (Network::New, _) => "not seen in this network within 30 days".into(),
+                (Network::Known(last), Some(at)) => {
+                    format!("seen in this network {} ago", span(at.since(last)))
+                }
+                (Network::Known(_), None) => "seen in this network before".into(),
+            },
+            Factor::Hour => match signals.hour {
+                Hour::Usual => "one of this person's hours".into(),
+                Hour::Unusual => "this person does not knock at this hour".into(),
+                Hour::Unknown => "too few knocks to tell".into(),
+            },
+            Factor::Failures => format!("{} failures in a row before", signals.failures),
+            Factor::Posture => match self.posture_age() {
+                None => "no posture reported".into(),
+                Some(age) => format!("posture is {} old", span(age)),
+            },
+            Factor::Sensitivity => "of the resource, in the policy".into(),
+        }
+    }
+}
+
+/// The factors, in the order they are printed.
+#[derive(Clone, Copy)]
+enum Factor {
+    Network,
+    Hour,
+    Failures,
+    Posture,
+    Sensitivity,
+}
+
+impl Factor {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Network => "new_network",
+            Self::Hour => "unusual_hour",
+            Self::Failures => "recent_failure",
+            Self::Posture => "posture_age",
+            Self::Sensitivity => "sensitivity",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_total_is_the_sum_of_what_is_printed() {
+        let signals = Signals {
+            network: Network::New,
+            hour: Hour::Unusual,
+            failures: 3,
+        };
+        let weighing = Weighing {
+            weights: Weights::DEFAULT,
+            input: RiskInput::Signals(&signals),
+            facts: None,
+            sensitivity: 7,
+            at: None,
+        };
+        let printed: u16 = weighing.explain().iter().map(|part| part.points).sum();
+        assert_eq!(weighing.total(), Some(30 + 20 + 15 + 10 + 7));
+        assert_eq!(weighing.total(), Some(printed));
+        let unknown = Weighing {
+            input: RiskInput::Unknown,
+            ..weighing
+        };
+        assert_eq!(unknown.total(), None);
+    }
+
+    #[test]
+    fn a_sum_no_number_can_hold_is_the_largest() {
+        let signals = Signals {
+            network: Network::New,
+            hour: Hour::Unknown,
+            failures: u32::MAX,
+        };
+        let weighing = Weighing {
+            weights: Weights {
+                recent_failure: u16::MAX,
+                ..Weights::DEFAULT
+            },
+            input: RiskInput::Signals(&signals),
+            facts: None,
+            sensitivity: u16::MAX,
+            at: None,
+        };
+        assert_eq!(weighing.total(), Some(u16::MAX));
+    }
+}
