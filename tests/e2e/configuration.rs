@@ -41,7 +41,7 @@ fn a_bad_configuration_is_refused_with_file_and_line() {
     let torn = good.replacen("[knock]", "[knock", 1);
     for (text, at, word) in [
         (&unknown, line_of(&unknown, "colour"), "colour"),
-        (&value, line_of(&value, "518200"), "port"),
+        (&value, line_of(&value, "518200"), "518200"),
         (&torn, line_of(&torn, "[knock"), "expected"),
     ] {
         fs::write(gateway.config(), text).unwrap();
@@ -282,7 +282,9 @@ fn a_foreign_base_chain_that_would_drop_us_is_named() {
 fn a_second_daemon_is_refused() {
     let place = place();
     let ended = place.gateway.start_and_end().unwrap();
-    ended.refusal(1, &["admin.sock"]).unwrap();
+    ended
+        .refusal(1, &["store.db", "one gateway at a time"])
+        .unwrap();
     place.gateway.ask(&["status"]).unwrap();
     let findings = place
         .town

@@ -17,7 +17,10 @@ fn both_sides_show_the_same_four_words() {
     let leaving = place.town.tap_leaving().unwrap();
     let ana = Person::new(gateway, &place.town.client, "ana", "laptop").unwrap();
     let Enrolled { person, words, .. } = ana.enroll(&line).unwrap();
-    assert_eq!(gateway.words(&person.credential()).unwrap(), words.join(" "));
+    assert_eq!(
+        gateway.words(&person.credential()).unwrap(),
+        words.join(" ")
+    );
     let others = leaving.count(|packet| !packet.is_knock_sized() && !packet.is_link_housekeeping());
     // The control channel of the first session runs inside WireGuard, and nothing else leaves.
     let wireguard = leaving.count(Packet::is_wireguard);
@@ -33,7 +36,10 @@ fn a_device_that_is_not_confirmed_gets_no_resource() {
     let line = invite(gateway, "ana", &[]).unwrap();
     let ana = Person::new(gateway, &place.town.client, "ana", "laptop").unwrap();
     let mut ana = ana.enroll(&line).unwrap().person;
-    ana.knock(&["wiki"]).unwrap().refusal(1, &["wiki"]).unwrap();
+    ana.knock(&["wiki"])
+        .unwrap()
+        .refusal(1, &["administrator has to confirm"])
+        .unwrap();
     place.assert_no_wiki(&ana);
     gateway
         .ask(&["device", "confirm", &ana.credential()])
@@ -101,8 +107,8 @@ fn an_invite_works_once() {
 fn an_expired_invite_gets_silence() {
     let place = place();
     place.gateway.ask(&["user", "add", "ana"]).unwrap();
-    let line = invite(&place.gateway, "ana", &["--valid", "1s"]).unwrap();
-    spa_tests::wait::watch(std::time::Duration::from_millis(1100), || None::<()>);
+    let line = invite(&place.gateway, "ana", &["--valid", "1m"]).unwrap();
+    spa_tests::wait::watch(std::time::Duration::from_secs(61), || None::<()>);
     assert_silence(&enrol_another(&place, &line));
 }
 

@@ -145,7 +145,8 @@ impl Ended {
         bail!("exit code {}: {}{}", self.code, self.out, self.err)
     }
 
-    /// Asserts that it failed with `code` and one clear line of refusal that contains all of `words`.
+    /// Asserts that it failed with `code` and one clear line of refusal, "program: …", that contains all of `words`. Progress and
+    /// verdicts may stand before it; nothing after it.
     ///
     /// # Errors
     /// When it did anything else.
@@ -158,13 +159,16 @@ impl Ended {
                 self.err
             );
         }
-        let lines: Vec<&str> = self
-            .err
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .collect();
-        let [line] = lines.as_slice() else {
-            bail!("not one line but {}: {}", lines.len(), self.err);
+        let is_refusal = |line: &&str| {
+            let named = line.split_once(": ").map(|(name, _)| name);
+            named.is_some_and(|name| name == "problem" || name.starts_with("spa"))
+        };
+        let lines: Vec<&str> = self.err.lines().filter(is_refusal).collect();
+        let ([line], true) = (
+            lines.as_slice(),
+            self.err.lines().last().as_ref().is_some_and(is_refusal),
+        ) else {
+            bail!("not one line of refusal at the end: {}", self.err);
         };
         match words.iter().find(|word| !line.contains(**word)) {
             None => Ok(()),

@@ -250,8 +250,11 @@ fn filter(index: u32, direction: Direction) -> [SockFilter; 9] {
 fn read_all(socket: &Socket, seen: &Mutex<Vec<Seen>>, stop: &AtomicBool) {
     let mut buffer = vec![0; 65536];
     loop {
-        // Read before the read: what was queued when the stop came is still taken.
+        // What is queued when the stop comes is still taken; what comes later is not waited for.
         let stopping = stop.load(Ordering::Acquire);
+        if stopping && socket.set_nonblocking(true).is_err() {
+            return;
+        }
         match (&*socket).read(&mut buffer) {
             Ok(length) => {
                 if let Some(packet) = Packet::parse(&buffer[..length]) {
