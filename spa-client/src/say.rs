@@ -75,7 +75,7 @@ pub fn refused(why: RefusedFor, reason: Option<&str>) -> String {
         }
     };
     match reason {
-        Some(reason) => format!("{text} ({})", printable(reason)),
+        Some(reason) => format!("{text}; the gateway says: {}", printable(reason)),
         None => text.to_owned(),
     }
 }
@@ -119,7 +119,7 @@ pub fn length(length: Duration) -> String {
     let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
     match (hours, minutes) {
         (0, 0) => format!("{seconds} s"),
-        (0, m) if m < 5 => format!("{m} min {} s", seconds % 60),
+        (0, m) if m < 5 && seconds % 60 > 0 => format!("{m} min {} s", seconds % 60),
         (0, m) => format!("{m} min"),
         (h, 0) => format!("{h} h"),
         (h, m) => format!("{h} h {m} min"),
@@ -198,8 +198,15 @@ mod tests {
     fn lengths_and_sizes_read_like_speech() {
         let text = |s| length(Duration::from_secs(s));
         assert_eq!(
-            [text(41), text(125), text(600), text(7200), text(7500)],
-            ["41 s", "2 min 5 s", "10 min", "2 h", "2 h 5 min"]
+            [
+                text(41),
+                text(60),
+                text(125),
+                text(600),
+                text(7200),
+                text(7500)
+            ],
+            ["41 s", "1 min", "2 min 5 s", "10 min", "2 h", "2 h 5 min"]
         );
         assert_eq!(
             [bytes(7), bytes(1536), bytes(1 << 30)],
