@@ -314,6 +314,10 @@ impl Daemon {
         {
             error!(%error, "not everything is on disk");
         }
+        info!(
+            sessions = self.gateway.sessions().count(),
+            "ended; what is open stays until its deadline"
+        );
     }
 }
 
@@ -367,3 +371,6 @@ fn in_force(policy: &spa_gateway_core::Policy) -> String {
         policy.rules().len()
     )
 }
+
+#[cfg(test)]
+mod tests;

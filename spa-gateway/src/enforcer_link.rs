@@ -147,7 +147,7 @@ pub fn spawn(
         .process_group(0)
         .spawn()
         .map_err(|source| LinkError::Run { file, source })?;
-    Ok((child, EnforcerLink::new(ours)))
+    Ok((child, EnforcerLink::over(ours)))
 }
 
 /// The enforcer's limits as its command line.
@@ -309,7 +309,8 @@ impl EnforcerLink {
         })
     }
 
-    fn new(socket: OwnedFd) -> Self {
+    /// Takes the daemon's end of the socket pair.
+    pub(crate) fn over(socket: OwnedFd) -> Self {
         Self {
             socket,
             last: 0,

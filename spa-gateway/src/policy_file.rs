@@ -85,7 +85,7 @@ impl PolicyFile {
     fn refused(&self, source: std::io::Error) -> FileError {
         let file = self.path.clone();
         if source.kind() == std::io::ErrorKind::NotFound {
-            let remedy = "without a policy every new session is refused; write one";
+            let remedy = "write one, `spa-admin policy check` looks at it";
             return FileError::Missing { file, remedy };
         }
         FileError::Io {
@@ -119,7 +119,7 @@ mod tests {
         let file = PolicyFile::at(&path).expect("a directory");
         let missing = file.read().expect_err("missing").to_string();
         assert!(
-            missing.contains("every new session is refused"),
+            missing.contains("policy.toml does not exist; write one"),
             "{missing}"
         );
         create_new(&path, 0o640, b"version = 1\n").expect("written");

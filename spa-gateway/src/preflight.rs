@@ -63,6 +63,7 @@ pub fn machine(config: &Config) -> Vec<Finding> {
                 .map(|error| Finding::Problem(error.to_string())),
         );
     }
+    findings.extend(policy(config).map(Finding::Warning));
     findings.extend(warnings(config).into_iter().map(Finding::Warning));
     findings.extend(foreign_chains(config).into_iter().map(Finding::Warning));
     findings
@@ -72,12 +73,6 @@ pub fn machine(config: &Config) -> Vec<Finding> {
 #[must_use]
 pub fn warnings(config: &Config) -> Vec<String> {
     let mut lines = Vec::new();
-    let policy = PolicyFile::at(&config.paths.policy).map(|file| file.read());
-    match policy {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => lines.push(error.to_string()),
-        Err(error) => lines.push(error.to_string()),
-    }
     for switch in network::forwarding_off(config.pool4().is_some(), config.pool6().is_some()) {
         lines.push(format!("{switch} is 0, so nothing behind the gateway can be reached; run `sysctl -w {switch}=1` and put it into /etc/sysctl.d"));
     }
@@ -90,6 +85,15 @@ pub fn warnings(config: &Config) -> Vec<String> {
         lines.push(format!("clock {verdict}"));
     }
     lines
+}
+
+/// Says what is wrong with the policy.
+#[must_use]
+pub fn policy(config: &Config) -> Option<String> {
+    match PolicyFile::at(&config.paths.policy) {
+        Ok(file) => file.read().err().map(|error| error.to_string()),
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 /// Names other people's chains that would drop our packets. At a start the enforcer does that.

@@ -342,6 +342,18 @@ impl Store {
         }
     }
 
+    /// Leaves no room beyond the pages in use, as a full disk does.
+    #[cfg(test)]
+    pub(crate) fn fill_the_disk(&self) {
+        let pages: i64 = self
+            .db
+            .pragma_query_value(None, "page_count", |row| row.get(0))
+            .expect("pages");
+        self.db
+            .pragma_update(None, "max_page_count", pages)
+            .expect("limited");
+    }
+
     /// Puts the generation on disk, for a clean end.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ fn link(enforcer: impl FnOnce(OwnedFd) + Send + 'static) -> (EnforcerLink, JoinH
     )
     .expect("a pair");
     let thread = std::thread::spawn(move || enforcer(theirs));
-    (EnforcerLink::new(ours), thread)
+    (EnforcerLink::over(ours), thread)
 }
 
 fn receive(socket: &OwnedFd) -> Option<(u64, Order)> {

@@ -536,15 +536,7 @@ fn records_share_one_commit_or_fail_together() {
         .commit(&[record("ana"), record("bo")])
         .expect("committed");
     assert_eq!(store.load().expect("loads").persons.len(), 2);
-    // A full disk, as SQLite sees it: no page beyond those in use.
-    let pages: i64 = store
-        .db
-        .pragma_query_value(None, "page_count", |row| row.get(0))
-        .expect("pages");
-    store
-        .db
-        .pragma_update(None, "max_page_count", pages)
-        .expect("limited");
+    store.fill_the_disk();
     let many: Vec<Record> = (0..2_000).map(|at| record(&format!("u{at}"))).collect();
     assert!(store.commit(&many).is_err());
     assert_eq!(store.load().expect("loads").persons.len(), 2);

@@ -1,0 +1,267 @@
+//! The store does with every change what `Snapshot::apply`, the core's model, does.
+
+use std::fmt::Debug;
+use std::net::Ipv4Addr;
+
+use spa_gateway::config::Paths;
+use spa_gateway::store::{Founding, Store};
+use spa_gateway_core::{
+    Change, CredentialRow, KeyKind, KeyRow, KnockKeyRow, Name, PersonKind, PersonRow, Record,
+    RestingRow, SessionRow, Snapshot, Standing, TotpRow,
+};
+use spa_proto::{
+    CredentialId, CredentialKey, KnockSecret, ProofPublic, SessionId, SessionKey, TotpSecret,
+    WallTime,
+};
+use zeroize::Zeroizing;
+
+const ONE: CredentialId = CredentialId::from_bytes([1; 16]);
+const TWO: CredentialId = CredentialId::from_bytes([2; 16]);
+
+fn name(text: &str) -> Name {
+    Name::parse(text).expect("a name")
+}
+
+fn at(millis: u64) -> WallTime {
+    WallTime::from_millis(millis)
+}
+
+fn person(who: &str, kind: PersonKind) -> Change {
+    Change::PersonAdded(PersonRow {
+        name: name(who),
+        kind,
+        standing: Standing::Enabled,
+        totp: (kind == PersonKind::Human).then(|| TotpRow {
+            secret: TotpSecret::from_bytes(&[4; 20]).expect("20 bytes"),
+            digits: 6,
+            period: 30,
+            proven: false,
+        }),
+        last_step: 0,
+        recovery: vec![],
+    })
+}
+
+fn invite(id: CredentialId, who: &str) -> Change {
+    Change::InviteMade(CredentialRow {
+        id,
+        person: name(who),
+        label: String::new(),
+        proof: None,
+        keys: vec![KeyRow {
+            number: 0,
+            kind: KeyKind::Invite,
+            key: CredentialKey::from_bytes([5; 32]),
+        }],
+        standing: Standing::Enabled,
+        expires: None,
+        confirmed: false,
+        enrolled: None,
+        invite_until: Some(at(99)),
+        last_ts: at(0),
+        failures: 0,
+    })
+}
+
+fn candidate(id: CredentialId, number: u8) -> Change {
+    Change::CandidateAdded {
+        credential: id,
+        number,
+        key: CredentialKey::from_bytes([number; 32]),
+        proof: ProofPublic::from_bytes([6; 32]),
+        label: "laptop \"x\" 'y'; --".to_owned(),
+        enrolled: at(7),
+    }
+}
+
+fn session(id: u8, of: CredentialId) -> Change {
+    Change::SessionOpened(SessionRow {
+        id: SessionId::from_bytes([id; 8]),
+        credential: of,
+        key: SessionKey::from_bytes([id; 32]),
+        wg_key: [id; 32],
+        tunnel4: Some(Ipv4Addr::new(10, 200, 0, id)),
+        tunnel6: None,
+        resources: vec![name("wiki"), name("db-2.x")],
+        source: "192.0.2.1:40000".parse().expect("an address"),
+        opened: at(8),
+        not_after: at(9),
+    })
+}
+
+fn ended(id: u8) -> Change {
+    Change::SessionEnded {
+        session: SessionId::from_bytes([id; 8]),
+        resting: RestingRow {
+            tunnel4: Some(Ipv4Addr::new(10, 200, 0, id)),
+            tunnel6: None,
+            until: at(u64::from(id) * 100),
+        },
+    }
+}
+
+/// A story in which every kind of change happens. Changes cannot be copied, so it is told twice.
+fn story() -> Vec<Change> {
+    let standing = |standing| Change::CredentialStanding {
+        credential: ONE,
+        standing,
+    };
+    vec![
+        person("ana", PersonKind::Human),
+        person("bo", PersonKind::Human),
+        person("robot", PersonKind::Machine),
+        invite(ONE, "ana"),
+        invite(TWO, "bo"),
+        candidate(ONE, 1),
+        candidate(ONE, 2),
+        Change::CredentialActivated {
+            credential: ONE,
+            number: 2,
+        },
+        Change::CredentialConfirmed { credential: ONE },
+        Change::CodeUsed {
+            person: name("ana"),
+            step: 10,
+        },
+        Change::Answered {
+            credential: ONE,
+            ts: at(1_000),
+        },
+        session(3, ONE),
+        session(4, TWO),
+        Change::SessionRekeyed {
+            session: SessionId::from_bytes([3; 8]),
+            key: SessionKey::from_bytes([8; 32]),
+        },
+        Change::SessionReduced {
+            session: SessionId::from_bytes([3; 8]),
+            resources: vec![name("wiki")],
+            not_after: at(5),
+        },
+        Change::FailuresCounted {
+            credential: ONE,
+            in_a_row: 100,
+        },
+        standing(Standing::Disabled),
+        standing(Standing::Enabled),
+        Change::Resynced {
+            credential: ONE,
+            last_ts: at(9),
+            person: name("ana"),
+            last_step: 3,
+        },
+        Change::RecoveryReplaced {
+            person: name("ana"),
+            hashes: vec![[1; 32], [2; 32]],
+        },
+        Change::RecoveryUsed {
+            person: name("ana"),
+            hash: [1; 32],
+        },
+        Change::TotpReplaced {
+            person: name("ana"),
+            secret: TotpSecret::from_bytes(&[7; 20]).expect("20 bytes"),
+            digits: 8,
+        },
+        Change::PersonStanding {
+            person: name("bo"),
+            standing: Standing::Disabled,
+        },
+        ended(3),
+        Change::KnockKeyMade(KnockKeyRow {
+            kid: 1,
+            secret: KnockSecret::from_bytes([3; 32]),
+            made: at(1),
+            not_after: Some(at(2)),
+        }),
+        Change::KnockKeyMade(KnockKeyRow {
+            kid: 2,
+            secret: KnockSecret::from_bytes([4; 32]),
+            made: at(1),
+            not_after: Some(at(2)),
+        }),
+        Change::KnockKeyErased { kid: 1 },
+        Change::FloorRaised { floor: at(77_777) },
+        // What is not there is not made by a change of it.
+        Change::Answered {
+            credential: CredentialId::from_bytes([9; 16]),
+            ts: at(1),
+        },
+        ended(4),
+        Change::CredentialErased { credential: TWO },
+        Change::PersonErased {
+            person: name("ana"),
+        },
+    ]
+}
+
+/// Everything in an order of its own, keys in the clear: what differs, shows.
+fn shown(snapshot: &Snapshot) -> Vec<String> {
+    fn rows<T: Debug>(of: &[T]) -> impl Iterator<Item = String> {
+        of.iter().map(|row| format!("{row:?}"))
+    }
+    let keys = snapshot.credentials.iter().flat_map(|credential| {
+        let key = |key: &KeyRow| format!("{} {} {:?}", credential.id, key.number, key.key.expose());
+        credential.keys.iter().map(key)
+    });
+    let mut all: Vec<String> = rows(&snapshot.knock_keys)
+        .chain(rows(&snapshot.persons))
+        .chain(rows(&snapshot.credentials))
+        .chain(rows(&snapshot.sessions))
+        .chain(rows(&snapshot.resting))
+        .chain(keys)
+        .chain(
+            snapshot
+                .knock_keys
+                .iter()
+                .map(|key| format!("{:?}", key.secret.expose())),
+        )
+        .chain(
+            snapshot
+                .sessions
+                .iter()
+                .map(|row| format!("{:?}", row.key.expose())),
+        )
+        .chain(
+            snapshot
+                .persons
+                .iter()
+                .filter_map(|row| Some(format!("{:?}", row.totp.as_ref()?.secret.expose()))),
+        )
+        .chain([format!("{:?}", snapshot.floor)])
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn after_every_change_store_and_model_agree() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let paths = Paths {
+        policy: dir.path().join("policy.toml"),
+        state: dir.path().to_owned(),
+        runtime: dir.path().to_owned(),
+    };
+    let founding = Founding {
+        identity: KnockSecret::from_bytes([1; 32]),
+        wireguard: Zeroizing::new([2; 32]),
+        made: at(1),
+    };
+    Store::create(&paths, &founding).expect("made");
+    let mut store = Store::open(&paths).expect("open");
+    let mut model = store.load().expect("loads");
+    for (number, (to_store, to_model)) in story().into_iter().zip(story()).enumerate() {
+        let what = format!("change {number}: {to_store:?}");
+        store
+            .commit(&[Record {
+                changes: vec![to_store],
+            }])
+            .expect("committed");
+        model.apply(to_model);
+        assert_eq!(
+            shown(&store.load().expect("loads")),
+            shown(&model),
+            "{what}"
+        );
+    }
+}
