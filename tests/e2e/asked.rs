@@ -131,9 +131,10 @@ fn what_does_not_exist_and_what_is_not_allowed_look_the_same() {
     place.gateway.stop().unwrap();
     place.gateway.start().unwrap();
     let nothing = ana.knock(&["nonsense"]).unwrap();
-    nothing.refusal(1, &["nonsense"]).unwrap();
+    nothing.refusal(1, &["policy grants nothing"]).unwrap();
     let others = ana.knock(&["db"]).unwrap();
-    others.refusal(1, &["db"]).unwrap();
+    others.refusal(1, &["policy grants nothing"]).unwrap();
+    assert!(nothing.err.contains("nonsense: "), "{}", nothing.err);
     assert_eq!(
         nothing.err.replace("nonsense", "X"),
         others.err.replace("db", "X")

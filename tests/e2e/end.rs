@@ -11,12 +11,12 @@ use crate::fixture::{Place, REACHED, SILENT, policy_for, with_ana};
 /// A session ends at its deadline although its download would go on for ever, and nothing of it is left.
 #[test]
 fn a_session_ends_at_its_deadline_under_traffic() {
-    let (place, mut ana) = with_short_sessions("8s");
+    let (place, mut ana) = with_short_sessions("10s");
     ana.knock(&["wiki"]).unwrap().success().unwrap();
     let stream = place.stream(&ana);
     let ends = deadline(&place.gateway);
     let stopped = stream
-        .stopped(SILENT, Duration::from_secs(12))
+        .stopped(SILENT, Duration::from_secs(15))
         .expect("the stream ends");
     let late = stopped.saturating_duration_since(ends);
     assert!(late < Duration::from_millis(250), "{late:?} late");

@@ -64,10 +64,12 @@ impl Place {
     /// Soon no session, no element and no conntrack entry is left.
     #[track_caller]
     pub fn assert_everything_closed(&self) {
-        let closed = wait_until("every opening is gone", REACHED, || {
-            self.gateway.openings().ok()?.is_empty().then_some(())
-        });
-        closed.unwrap_or_else(|error| panic!("{error}: {:?}", self.gateway.openings()));
+        let closed = wait_until(
+            "every opening and tracked connection is gone",
+            REACHED,
+            || self.gateway.remains().ok()?.is_empty().then_some(()),
+        );
+        closed.unwrap_or_else(|error| panic!("{error}: {:?}", self.gateway.remains()));
         assert_eq!(
             self.gateway.sessions().unwrap(),
             Vec::<serde_json::Value>::new()

@@ -79,7 +79,7 @@ fn a_full_pool_is_said_in_one_line() {
     people[1]
         .knock(&["wiki"])
         .unwrap()
-        .refusal(1, &["full"])
+        .refusal(1, &["no room", "no tunnel address is free"])
         .unwrap();
     place.assert_reaches_wiki(&people[0]);
     assert_eq!(place.gateway.sessions().unwrap().len(), 1);

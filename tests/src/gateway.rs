@@ -316,11 +316,28 @@ impl Gateway {
         Program::start(&self.logs, name, command)?.wait(PATIENCE)
     }
 
-    /// Every element of our table that opens something, and every conntrack entry of the tunnel's pool: what must be
-    /// empty once all sessions have ended. The keep-open set is the administrator's and no opening of ours.
+    /// Every opening and every conntrack entry of the tunnel's pool: what must be empty once all sessions have ended.
     ///
     /// # Errors
     /// When the tables cannot be read.
+    pub fn remains(&self) -> anyhow::Result<Vec<String>> {
+        let mut found = self.openings()?;
+        for family in ["ipv4", "ipv6"] {
+            let entries = self.space.output("conntrack", &["-L", "-f", family])?;
+            found.extend(
+                entries
+                    .lines()
+                    .filter(|entry| entry.contains("=10.200.") || entry.contains("=fd5a:1:"))
+                    .map(|entry| format!("conntrack {entry}")),
+            );
+        }
+        Ok(found)
+    }
+
+    /// Every element of our table that opens something. The keep-open set is the administrator's and no opening of ours.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
     pub fn openings(&self) -> anyhow::Result<Vec<String>> {
         let listing = self
             .space
@@ -336,15 +353,6 @@ impl Gateway {
                     found.push(format!("{} {}", set["name"], element["elem"]["val"]));
                 }
             }
-        }
-        for family in ["ipv4", "ipv6"] {
-            let entries = self.space.output("conntrack", &["-L", "-f", family])?;
-            found.extend(
-                entries
-                    .lines()
-                    .filter(|entry| entry.contains("=10.200.") || entry.contains("=fd5a:1:"))
-                    .map(|entry| format!("conntrack {entry}")),
-            );
         }
         Ok(found)
     }

@@ -24,7 +24,7 @@ use spa_tests::wait::wait_until;
 use spa_tests::wire::{self, Direction, Wire};
 
 /// How long the first session is: long enough for every attempt against it, short enough to watch its end.
-const SESSION: Duration = Duration::from_secs(60);
+const SESSION: Duration = Duration::from_secs(45);
 /// How long a connection that must not come about is given.
 const REFUSED: Duration = Duration::from_millis(1200);
 /// A stream that has been silent for this long has ended; it speaks every 10 ms.
@@ -424,7 +424,7 @@ fn replies(town: &Town) -> anyhow::Result<Wire> {
 }
 
 fn nothing_open(gateway: &Gateway) -> anyhow::Result<()> {
-    let open = gateway.openings()?;
+    let open = gateway.remains()?;
     must!(open.is_empty(), "still there: {open:?}");
     Ok(())
 }
