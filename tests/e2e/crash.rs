@@ -10,7 +10,7 @@ use spa_tests::wait::wait_until;
 use spa_tests::wire;
 
 use crate::end::{deadline, with_short_sessions};
-use crate::fixture::{REACHED, SILENT, with_ana};
+use crate::fixture::{Place, REACHED, SILENT, with_ana};
 
 /// When the enforcer dies the daemon says so in one line and stops; what was open lapses, and the gateway stays dark.
 #[test]
@@ -23,10 +23,7 @@ fn when_the_enforcer_dies_the_daemon_stops_and_everything_lapses() {
     let ended = place.gateway.wait_for_end(REACHED).unwrap();
     assert_eq!(ended.code, 1);
     assert!(ended.err.contains("enforcer"), "{}", ended.err);
-    wait_until("every opening lapses", Duration::from_secs(15), || {
-        place.gateway.openings().ok()?.is_empty().then_some(())
-    })
-    .unwrap();
+    assert_everything_lapses(&place, Duration::from_secs(15));
     place.assert_no_wiki(&ana);
     let findings = place
         .town
@@ -49,10 +46,7 @@ fn after_a_kill_everything_lapses_by_itself() {
         .expect("the stream ends");
     let late = stopped.saturating_duration_since(ends);
     assert!(late < Duration::from_millis(500), "{late:?} late");
-    wait_until("every opening lapses", REACHED, || {
-        place.gateway.openings().ok()?.is_empty().then_some(())
-    })
-    .unwrap();
+    assert_everything_lapses(&place, REACHED);
 }
 
 /// A restart after a kill makes the kernel equal to the store: what lives on in the store is open again until its deadline,
@@ -109,4 +103,13 @@ fn a_used_code_is_remembered_over_a_kill() {
         .knock_with(&["wiki"], spa_tests::person::PASSWORD, &code)
         .unwrap();
     knocked.refusal(3, &["no answer"]).unwrap();
+}
+
+/// Soon no door and no flow is left, without anybody to close them.
+#[track_caller]
+fn assert_everything_lapses(place: &Place, limit: Duration) {
+    let lapsed = wait_until("every opening lapses", limit, || {
+        place.gateway.openings().ok()?.is_empty().then_some(())
+    });
+    lapsed.unwrap_or_else(|error| panic!("{error}: {:?}", place.gateway.openings()));
 }

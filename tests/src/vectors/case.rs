@@ -179,7 +179,11 @@ impl<'a> Case<'a> {
 }
 
 /// Compares any two values under a name.
-pub fn equal<T: PartialEq + std::fmt::Debug + ?Sized>(name: &str, expected: &T, found: &T) -> Checked {
+pub fn equal<T: PartialEq + std::fmt::Debug + ?Sized>(
+    name: &str,
+    expected: &T,
+    found: &T,
+) -> Checked {
     if expected == found {
         Ok(())
     } else {
