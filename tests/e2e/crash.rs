@@ -1,6 +1,6 @@
 //! Promise 4 when things break: openings lapse by the kernel's own clock, and a restart makes the kernel equal to the store.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use spa_tests::net::signal;
@@ -41,12 +41,13 @@ fn after_a_kill_everything_lapses_by_itself() {
     let stream = place.stream(&ana);
     let ends = deadline(&place.gateway);
     place.gateway.kill().unwrap();
-    let stopped = stream
-        .stopped(SILENT, Duration::from_secs(16))
-        .expect("the stream ends");
-    let late = stopped.saturating_duration_since(ends);
-    assert!(late < Duration::from_millis(500), "{late:?} late");
-    assert_everything_lapses(&place, REACHED);
+    let left = ends.saturating_duration_since(Instant::now());
+    let limit = left + Duration::from_secs(1);
+    assert_everything_lapses(&place, limit);
+    // The embedded WireGuard ends with its enforcer, the kernel's with the flows.
+    stream
+        .stopped(SILENT, REACHED)
+        .expect("the stream has ended");
 }
 
 /// A restart after a kill makes the kernel equal to the store: what lives on in the store is open again until its deadline,
