@@ -1,9 +1,9 @@
 //! Closing, until it is confirmed: a session in the order door, flows, peer, conntrack (SPEC §11), or
 //! a single door or flow.
 //!
-//! Invariant: a closing leaves memory only when the enforcer has confirmed its last step.
+//! Everything goes out at once, in order, so that one step that fails keeps nothing else open; what
+//! failed is tried again. Invariant: a closing leaves memory only when its last step is confirmed.
 
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
@@ -14,7 +14,7 @@ use spa_proto::SessionId;
 use crate::agenda::Timer;
 use crate::audit::{AuditKind, AuditRecord};
 use crate::change::{Change, Record};
-use crate::effect::EffectKind;
+use crate::effect::{EffectFailure, EffectKind};
 use crate::gateway::Gateway;
 use crate::outbox::Waiter;
 use crate::pool::REST;
@@ -29,10 +29,13 @@ pub const RETRY: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct ClosingId(u64);
 
-/// What is left to close.
+/// A closing under way.
 #[derive(Debug)]
 pub(crate) struct Closing {
-    steps: VecDeque<CloseStep>,
+    /// How many steps are out.
+    awaited: usize,
+    /// Those that failed, to be tried again.
+    failed: Vec<CloseStep>,
     end: Option<End>,
 }
 
@@ -128,9 +131,9 @@ impl Gateway {
         session.phase = Phase::Ending;
         session.doorway = Doorway::Shut;
         let doors = core::mem::take(&mut session.doors);
-        let mut steps: VecDeque<CloseStep> = doors.iter().copied().map(CloseStep::Door).collect();
+        let mut steps: Vec<CloseStep> = doors.iter().copied().map(CloseStep::Door).collect();
         steps.extend(session.terms.flows.iter().copied().map(CloseStep::Flow));
-        steps.push_back(CloseStep::Peer(session.wg_key));
+        steps.push(CloseStep::Peer(session.wg_key));
         steps.extend(session.terms.addresses.each().map(CloseStep::Forget));
         let credential = session.credential;
         for door in doors {
@@ -164,7 +167,7 @@ impl Gateway {
 
     /// Closes flows, and what conntrack knows of the session's addresses.
     pub(crate) fn close_flows(&mut self, id: SessionId, flows: &[Flow], now: Now) {
-        let mut steps: VecDeque<CloseStep> = flows.iter().copied().map(CloseStep::Flow).collect();
+        let mut steps: Vec<CloseStep> = flows.iter().copied().map(CloseStep::Flow).collect();
         if let Some(session) = self.sessions.of(id) {
             steps.extend(session.terms.addresses.each().map(CloseStep::Forget));
         }
@@ -179,7 +182,7 @@ impl Gateway {
     /// Ends a session of the store that cannot go on after a restart: its peer is a stray one, its
     /// flows are gone with the old table, and conntrack forgets it.
     pub(crate) fn close_remains(&mut self, id: SessionId, resting: RestingRow, now: Now) {
-        let mut steps = VecDeque::from([CloseStep::Record(id, resting)]);
+        let mut steps = Vec::from([CloseStep::Record(id, resting)]);
         let addresses = resting
             .tunnel4
             .map(IpAddr::V4)
@@ -189,38 +192,61 @@ impl Gateway {
         self.start_closing(steps, None, now);
     }
 
-    fn start_closing(&mut self, steps: VecDeque<CloseStep>, end: Option<End>, now: Now) {
+    fn start_closing(&mut self, steps: Vec<CloseStep>, end: Option<End>, now: Now) {
         self.last_closing = self.last_closing.wrapping_add(1);
         let id = ClosingId(self.last_closing);
-        self.closings.insert(id, Closing { steps, end });
+        self.closings.insert(
+            id,
+            Closing {
+                awaited: 0,
+                failed: steps,
+                end,
+            },
+        );
         self.advance_closing(id, now);
     }
 
-    /// Hears what became of the step under way.
-    pub(crate) fn closing_performed(&mut self, id: ClosingId, confirmed: bool, now: Now) {
-        if !confirmed {
-            self.agenda.set(Timer::Retry(id), now.mono.after(RETRY));
-            return;
-        }
-        if let Some(closing) = self.closings.get_mut(&id) {
-            closing.steps.pop_front();
-        }
-        self.advance_closing(id, now);
-    }
-
-    /// Takes the next step, or reports that all is closed.
+    /// Puts out every step that is to be done, in order.
     pub(crate) fn advance_closing(&mut self, id: ClosingId, now: Now) {
-        let Some(closing) = self.closings.get(&id) else {
+        let Some(closing) = self.closings.get_mut(&id) else {
             return;
         };
-        let Some(step) = closing.steps.front().copied() else {
-            if let Some(end) = self.closings.remove(&id).and_then(|closing| closing.end) {
-                self.session_closed(end, now);
-            }
+        let steps = core::mem::take(&mut closing.failed);
+        closing.awaited = steps.len();
+        for step in steps {
+            let effect = self.closing_effect(step, now);
+            self.outbox.put(effect, Waiter::Closing(id, step));
+        }
+        self.close_if_confirmed(id, now);
+    }
+
+    /// Hears what became of one step.
+    pub(crate) fn closing_performed(
+        &mut self,
+        id: ClosingId,
+        step: CloseStep,
+        outcome: Result<(), EffectFailure>,
+        now: Now,
+    ) {
+        let Some(closing) = self.closings.get_mut(&id) else {
             return;
         };
-        let effect = self.closing_effect(step, now);
-        self.outbox.put(effect, Waiter::Closing(id));
+        closing.awaited = closing.awaited.saturating_sub(1);
+        closing.failed.extend(outcome.is_err().then_some(step));
+        if closing.awaited == 0 && !closing.failed.is_empty() {
+            self.agenda.set(Timer::Retry(id), now.mono.after(RETRY));
+        }
+        self.close_if_confirmed(id, now);
+    }
+
+    fn close_if_confirmed(&mut self, id: ClosingId, now: Now) {
+        let confirmed = |closing: &Closing| closing.awaited == 0 && closing.failed.is_empty();
+        if !self.closings.get(&id).is_some_and(confirmed) {
+            return;
+        }
+        if let Some(end) = self.closings.remove(&id).and_then(|closing| closing.end) {
+            self.session_closed(end, now);
+        }
     }
 
     fn closing_effect(&self, step: CloseStep, now: Now) -> EffectKind {

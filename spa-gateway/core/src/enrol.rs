@@ -82,14 +82,7 @@ impl Gateway {
             Occasion::Repeat => self.note_repeat(id),
         }
         steps.extend([Step::Reply(reply), Step::Audit(audit)]);
-        self.begin(
-            Operation {
-                credential: id,
-                on_failure: OnFailure::Leave,
-                steps,
-            },
-            now,
-        );
+        self.begin(Operation::new(id, OnFailure::Leave, steps), now);
         Ok(())
     }
 

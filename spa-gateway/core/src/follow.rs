@@ -247,9 +247,5 @@ fn closed(repeat: Repeat) -> Outcome {
 }
 
 fn operation(knock: &FreshKnock, on_failure: OnFailure, steps: VecDeque<Step>) -> Operation {
-    Operation {
-        credential: knock.arrival().key.credential,
-        on_failure,
-        steps,
-    }
+    Operation::new(knock.arrival().key.credential, on_failure, steps)
 }

@@ -191,7 +191,7 @@ impl Gateway {
         steps.extend(replaced.map(|old| Step::End(old, EndReason::Replaced)));
         steps.push_back(Step::Begin(id));
         steps.push_back(Step::Peer(id, secrets.wg_psk));
-        steps.extend(session.terms.flows.iter().map(|flow| Step::Flow(id, *flow)));
+        steps.push_back(Step::Flows(id, session.terms.flows.clone()));
         steps.push_back(Step::Door(id, door));
         steps.extend([
             Step::Opened(id),
@@ -202,14 +202,7 @@ impl Gateway {
 
         self.agenda.set(Timer::End(id), session.terms.deadline);
         self.sessions.insert(id, session);
-        self.begin(
-            Operation {
-                credential,
-                on_failure: OnFailure::End(id),
-                steps,
-            },
-            now,
-        );
+        self.begin(Operation::new(credential, OnFailure::End(id), steps), now);
     }
 
     /// Gives the session that a new one of this credential replaces.
@@ -249,11 +242,7 @@ impl Gateway {
             Step::Audit(audit),
         ]);
         self.begin(
-            Operation {
-                credential: arrival.key.credential,
-                on_failure: OnFailure::Leave,
-                steps,
-            },
+            Operation::new(arrival.key.credential, OnFailure::Leave, steps),
             now,
         );
         refusal

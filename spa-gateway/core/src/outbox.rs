@@ -7,7 +7,7 @@ use spa_order::Door;
 use spa_proto::SessionId;
 
 use crate::addition::Addition;
-use crate::closing::ClosingId;
+use crate::closing::{CloseStep, ClosingId};
 use crate::effect::{Effect, EffectId, EffectKind};
 use crate::plan::OperationId;
 
@@ -16,8 +16,8 @@ use crate::plan::OperationId;
 pub(crate) enum Waiter {
     /// The next step of a knock's operation.
     Operation(OperationId),
-    /// The next step of a closing.
-    Closing(ClosingId),
+    /// A closing, for this step of it.
+    Closing(ClosingId, CloseStep),
     /// A session whose door is being narrowed to this one.
     Settling(SessionId, Door),
     /// A session whose peer is being looked at.
@@ -69,7 +69,7 @@ impl Outbox {
         self.waiters.values().filter_map(|waiter| match waiter {
             Waiter::Addition(addition) => Some(&**addition),
             Waiter::Operation(_)
-            | Waiter::Closing(_)
+            | Waiter::Closing(..)
             | Waiter::Settling(..)
             | Waiter::Looking(_)
             | Waiter::Nobody => None,

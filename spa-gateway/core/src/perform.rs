@@ -14,10 +14,10 @@ impl Gateway {
     /// for changes nothing.
     pub fn handle_performed(&mut self, id: EffectId, outcome: Result<(), EffectFailure>, now: Now) {
         match (self.outbox.waiter(id), outcome) {
-            (Waiter::Operation(operation), Ok(())) => self.advance(operation, now),
+            (Waiter::Operation(operation), Ok(())) => self.confirm(operation, now),
             (Waiter::Operation(operation), Err(failure)) => self.fail(operation, failure, now),
-            (Waiter::Closing(closing), outcome) => {
-                self.closing_performed(closing, outcome.is_ok(), now)
+            (Waiter::Closing(closing, step), outcome) => {
+                self.closing_performed(closing, step, outcome, now);
             }
             (Waiter::Settling(session, door), outcome) => {
                 self.settled(session, door, outcome.is_ok(), now)

@@ -5,6 +5,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 use spa_order::{Door, Flow, Order, SecretBytes32, Ttl};
 use spa_proto::{CredentialId, DerivedKeys, SessionId, SessionKey, WgPsk};
@@ -34,6 +35,24 @@ pub(crate) struct Operation {
     /// What to do if an order fails.
     pub(crate) on_failure: OnFailure,
     pub(crate) steps: VecDeque<Step>,
+    /// How many effects of the step that was taken last are not confirmed yet.
+    pub(crate) awaited: usize,
+}
+
+impl Operation {
+    /// Plans an operation.
+    pub(crate) fn new(
+        credential: CredentialId,
+        on_failure: OnFailure,
+        steps: impl Into<VecDeque<Step>>,
+    ) -> Self {
+        Self {
+            credential,
+            on_failure,
+            steps: steps.into(),
+            awaited: 0,
+        }
+    }
 }
 
 /// What becomes of a session when not everything of it could be opened.
@@ -62,8 +81,8 @@ pub(crate) enum Step {
     Begin(SessionId),
     /// The peer, with its preshared key.
     Peer(SessionId, WgPsk),
-    /// One flow.
-    Flow(SessionId, Flow),
+    /// Flows, all at once.
+    Flows(SessionId, Vec<Flow>),
     /// The door, for the time of a handshake.
     Door(SessionId, Door),
     /// The doors that were left for it.
@@ -93,7 +112,7 @@ impl Gateway {
     }
 
     /// Takes steps up to the next one whose outcome must be known first.
-    pub(crate) fn advance(&mut self, id: OperationId, now: Now) {
+    fn advance(&mut self, id: OperationId, now: Now) {
         while let Some(step) = self
             .operations
             .get_mut(&id)
@@ -101,14 +120,31 @@ impl Gateway {
         {
             match self.take_step(step, now) {
                 Taken::Done => {}
-                Taken::Await(effect) => {
-                    self.outbox.put(effect, Waiter::Operation(id));
-                    return;
-                }
+                Taken::Await(effects) => return self.put_awaited(id, effects),
                 Taken::Overtaken => break,
             }
         }
         self.finish(id);
+    }
+
+    fn put_awaited(&mut self, id: OperationId, effects: Vec<EffectKind>) {
+        if let Some(operation) = self.operations.get_mut(&id) {
+            operation.awaited = effects.len();
+        }
+        for effect in effects {
+            self.outbox.put(effect, Waiter::Operation(id));
+        }
+    }
+
+    /// One of the effects of a step is done; the next step follows when all of them are.
+    pub(crate) fn confirm(&mut self, id: OperationId, now: Now) {
+        let Some(operation) = self.operations.get_mut(&id) else {
+            return;
+        };
+        operation.awaited = operation.awaited.saturating_sub(1);
+        if operation.awaited == 0 {
+            self.advance(id, now);
+        }
     }
 
     /// Stops an operation because a record or an order failed. Nothing of it is answered.
@@ -156,7 +192,7 @@ impl Gateway {
 
     fn take_step(&mut self, step: Step, now: Now) -> Taken {
         match step {
-            Step::Record(record) => return Taken::Await(EffectKind::Record(record)),
+            Step::Record(record) => return Taken::Await([EffectKind::Record(record)].into()),
             Step::Activate(key) => self.activate(key),
             Step::AddCandidate(key, derived) => self.add_candidate(key, *derived),
             Step::Rekey(session, key) => {
@@ -167,8 +203,7 @@ impl Gateway {
             Step::End(session, reason) => self.end_recorded_session(session, reason, now),
             Step::Begin(session) => return self.begin_session(session),
             Step::Peer(session, psk) => return self.order(self.peer(session, &psk)),
-            Step::Flow(session, flow) if self.has_lost(session, flow) => {}
-            Step::Flow(session, flow) => return self.order(self.flow(session, flow, now)),
+            Step::Flows(session, flows) => return self.flows(session, &flows, now),
             Step::Door(session, door) => {
                 let order = self.open_waiting_door(session, door, now);
                 return self.order(order);
@@ -214,7 +249,7 @@ impl Gateway {
 
     fn order(&self, order: Option<Order>) -> Taken {
         order.map_or(Taken::Overtaken, |order| {
-            Taken::Await(EffectKind::Order(order))
+            Taken::Await([EffectKind::Order(order)].into())
         })
     }
 
@@ -228,16 +263,26 @@ impl Gateway {
         })
     }
 
-    /// Says whether policy took a flow from a session since this step was planned.
-    fn has_lost(&self, id: SessionId, flow: Flow) -> bool {
-        self.sessions
-            .of(id)
-            .is_some_and(|session| !session.terms.flows.contains(&flow))
-    }
-
-    fn flow(&self, id: SessionId, flow: Flow, now: Now) -> Option<Order> {
-        let ttl = Ttl::from_duration(self.opening(id)?.terms.deadline.since(now.mono))?;
-        Some(Order::Flow { flow, ttl })
+    /// Orders flows, those aside that policy took from the session since this step was planned.
+    fn flows(&self, id: SessionId, flows: &[Flow], now: Now) -> Taken {
+        let Some(Session { terms, .. }) = self.opening(id) else {
+            return Taken::Overtaken;
+        };
+        let Some(ttl) = Ttl::from_duration(terms.deadline.since(now.mono)) else {
+            return Taken::Overtaken;
+        };
+        let kept = flows
+            .iter()
+            .copied()
+            .filter(|flow| terms.flows.contains(flow));
+        let orders: Vec<EffectKind> = kept
+            .map(|flow| EffectKind::Order(Order::Flow { flow, ttl }))
+            .collect();
+        if orders.is_empty() {
+            Taken::Done
+        } else {
+            Taken::Await(orders)
+        }
     }
 
     fn opening(&self, id: SessionId) -> Option<&Session> {
@@ -293,8 +338,8 @@ impl Gateway {
 enum Taken {
     /// On to the next.
     Done,
-    /// The next one waits for the outcome of this.
-    Await(EffectKind),
+    /// The next one waits for the outcome of these.
+    Await(Vec<EffectKind>),
     /// The session is being ended meanwhile: nothing more to do here.
     Overtaken,
 }

@@ -2,7 +2,6 @@
 //!
 //! A session never gains by this: it has what its knock asked for, and what policy still allows.
 
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use spa_order::Flow;
@@ -134,17 +133,10 @@ impl Gateway {
             .flows
             .iter()
             .filter(|flow| sooner || !before.flows.contains(flow));
-        let mut steps: VecDeque<Step> = changed.map(|flow| Step::Flow(id, *flow)).collect();
+        let mut steps = Vec::from([Step::Flows(id, changed.copied().collect())]);
         if let (Doorway::Settled { door }, true) = (doorway, sooner) {
-            steps.push_back(Step::SettledDoor(id, door));
+            steps.push(Step::SettledDoor(id, door));
         }
-        self.begin(
-            Operation {
-                credential,
-                on_failure: OnFailure::End(id),
-                steps,
-            },
-            now,
-        );
+        self.begin(Operation::new(credential, OnFailure::End(id), steps), now);
     }
 }

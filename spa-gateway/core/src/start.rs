@@ -3,7 +3,6 @@
 //! Its table is new and empty, so every flow and door of a session that goes on is opened again.
 //! A session whose peer is gone cannot go on: its preshared key was never stored.
 
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use spa_proto::SessionId;
@@ -71,21 +70,13 @@ impl Gateway {
         session.seen.endpoint = state.endpoint;
         session.seen.rx = state.rx;
         session.seen.tx = state.tx;
-        let mut steps: VecDeque<Step> = session
-            .terms
-            .flows
-            .iter()
-            .map(|flow| Step::Flow(id, *flow))
-            .collect();
-        steps.extend([Step::SettledDoor(id, door), Step::Opened(id)]);
+        let flows = session.terms.flows.clone();
+        let steps = [
+            Step::Flows(id, flows),
+            Step::SettledDoor(id, door),
+            Step::Opened(id),
+        ];
         let credential = session.credential;
-        self.begin(
-            Operation {
-                credential,
-                on_failure: OnFailure::End(id),
-                steps,
-            },
-            now,
-        );
+        self.begin(Operation::new(credential, OnFailure::End(id), steps), now);
     }
 }

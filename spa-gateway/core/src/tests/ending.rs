@@ -116,6 +116,25 @@ fn what_fails_to_close_is_tried_again_until_it_is_confirmed() {
 }
 
 #[test]
+fn a_door_that_does_not_close_keeps_neither_flow_nor_peer_open() {
+    let mut bot = Device::of("bot", 7);
+    let mut rig = Rig::with(&[&bot]);
+    live(&mut rig, &mut bot, &["wiki"]);
+    rig.refuses = |order| matches!(order, Order::CloseDoor { .. });
+    rig.gateway
+        .cut_sessions(&Selector::Session(bot.session_id()), rig.now)
+        .expect("cut");
+    rig.run();
+    assert!(rig.kernel.peers.is_empty() && rig.kernel.flows(rig.now).is_empty());
+    assert_eq!(rig.kernel.doors(rig.now), [bot.door()]);
+    rig.did.clear();
+    rig.refuses = |_| false;
+    rig.pass(RETRY);
+    let again = [Did::CloseDoor, Did::Audit(AuditKind::SessionEnded)];
+    assert_eq!(rig.did, again, "what was confirmed is not asked for twice");
+}
+
+#[test]
 fn a_session_that_could_not_be_recorded_as_over_is_recorded_later() {
     let mut bot = Device::of("bot", 7);
     let mut rig = Rig::with(&[&bot]);
