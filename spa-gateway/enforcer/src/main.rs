@@ -19,6 +19,8 @@ mod privilege;
 mod route;
 mod serve;
 mod socket;
+#[cfg(target_pointer_width = "64")]
+mod system_calls;
 mod user;
 
 fn main() -> ExitCode {
