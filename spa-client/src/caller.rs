@@ -100,9 +100,7 @@ impl Caller {
     /// # Errors
     /// When the disk does not take it.
     pub fn begin(&mut self) -> Result<WallTime, Failure> {
-        let ts = self.memory.take_ts(clock::wall());
-        self.entry.write_memory(&self.memory)?;
-        Ok(ts)
+        begin(&self.entry, &mut self.memory)
     }
 
     /// Remembers what a reply hands out, and that its code is used up.
@@ -130,6 +128,16 @@ impl Caller {
         }
         Ok(self.entry.write_memory(&self.memory)?)
     }
+}
+
+/// [`Caller::begin`] for who has the profile in use elsewhere.
+///
+/// # Errors
+/// When the disk does not take it.
+pub fn begin(entry: &Entry, memory: &mut Memory) -> Result<WallTime, Failure> {
+    let ts = memory.take_ts(clock::wall());
+    entry.write_memory(memory)?;
+    Ok(ts)
 }
 
 /// Whether a knock carried a code of the phone.

@@ -65,19 +65,18 @@ pub fn remedy(verdict: Verdict) -> &'static str {
     }
 }
 
-/// What POLICY and CAPACITY say as a whole.
+/// What POLICY and CAPACITY say as a whole: the gateway's own words where it has some.
 #[must_use]
 pub fn refused(why: RefusedFor, reason: Option<&str>) -> String {
-    let text = match why {
-        RefusedFor::Policy => "every factor was right, and policy grants nothing of what was asked",
-        RefusedFor::Capacity => {
-            "every factor was right, and the gateway has no room for another session now: try again later"
-        }
+    let (ours, advice) = match why {
+        RefusedFor::Policy => ("policy grants nothing of what was asked", ""),
+        RefusedFor::Capacity => (
+            "the gateway has no room for another session",
+            "; try again later",
+        ),
     };
-    match reason {
-        Some(reason) => format!("{text}; the gateway says: {}", printable(reason)),
-        None => text.to_owned(),
-    }
+    let text = reason.map_or_else(|| ours.to_owned(), printable);
+    format!("every factor was right, and the knock is refused: {text}{advice}")
 }
 
 /// What to say of a clock that drifts away from the gateway's, before it is too far off for a knock.
@@ -119,7 +118,7 @@ pub fn length(length: Duration) -> String {
     let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
     match (hours, minutes) {
         (0, 0) => format!("{seconds} s"),
-        (0, m) if m < 5 && seconds % 60 > 0 => format!("{m} min {} s", seconds % 60),
+        (0, m) if m < 5 && !seconds.is_multiple_of(60) => format!("{m} min {} s", seconds % 60),
         (0, m) => format!("{m} min"),
         (h, 0) => format!("{h} h"),
         (h, m) => format!("{h} h {m} min"),

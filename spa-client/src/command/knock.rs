@@ -8,17 +8,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use spa_proto::{
-    Outcome, ProofSecret, ReplySecrets, ResourceId, SecondFactor, SessionReply, Signer, Verdict,
-    Wanted,
+    Outcome, ProofSecret, RefusedFor, ReplySecrets, SecondFactor, SessionReply, Signer, Verdict,
+    WallTime,
 };
 
 use crate::agent::{self, Child, Leftover, Link, Live};
 use crate::ask::{self, FactorFrom};
-use crate::caller::{Caller, CodeSent, KnockKey, open_request};
+use crate::caller::{Caller, CodeSent, KnockKey, begin, open_request};
 use crate::cli::Knock;
 use crate::clock;
+use crate::command::wish::Wish;
 use crate::exchange::{Exchanged, Handshake, Knocking, Reply, TunnelSide, exchange};
 use crate::failure::Failure;
+use crate::memory::Memory;
 use crate::places::Places;
 use crate::privilege;
 use crate::profile::{Holder, Stage};
@@ -28,9 +30,6 @@ use crate::schedule::End;
 use crate::session::{PrivateKey, Session, Stay, Tunnel};
 use crate::store::Store;
 use crate::wire::Wire;
-
-/// Most resources in one knock (SPEC §4).
-const MOST_RESOURCES: usize = 16;
 
 /// The length of a TOTP step: how long one code is shown.
 const CODE_SHOWN: Duration = Duration::from_secs(30);
@@ -60,10 +59,9 @@ pub fn knock(places: &Places, asked: &Knock) -> Result<(), Failure> {
     }
     let addresses = caller.resolve()?;
 
-    let (proof, factor) = factors(&caller, asked)?;
+    let Factors { proof, factor, ts } = factors(&mut caller, asked)?;
     let sent = CodeSent::of(&factor);
     let asked_for = started.elapsed();
-    let ts = caller.begin()?;
     let (request, private_key) =
         open_request(ts, asked.length.unwrap_or(0), factor, wish.wanted())?;
     let choice = if asked.kid0 {
@@ -99,37 +97,29 @@ pub fn knock(places: &Places, asked: &Knock) -> Result<(), Failure> {
     drop(proof);
     progress.clear();
 
-    let Exchanged { end, reply, .. } = &exchanged;
-    let Some(reply) = reply else {
+    let Some(reply) = &exchanged.reply else {
         return Err(Failure::NoAnswer(say::silence(&caller.gateway())));
     };
     for (name, verdict) in verdicts(&reply.payload.outcome, &wish) {
-        caller
-            .memory
-            .keep_verdict(&name, verdict.code(), reply.wall);
+        let memory = &mut caller.memory;
+        memory.keep_verdict(&name, verdict.code(), reply.wall);
         eprintln!("{name}: {}", say::verdict(verdict));
     }
-    caller.learn(reply, &addresses, sent)?;
-    match (&reply.payload.outcome, end, guest.child) {
-        (Outcome::Session(session), End::Done, Some(child)) => stay(
-            child,
-            session,
-            reply,
-            &exchanged,
-            asked_for,
-            asked.foreground,
-            caller,
-        ),
-        (Outcome::Session(_), _, _) => Err(Failure::Refused(format!(
-            "the gateway granted the knock, and its WireGuard did not answer at {}: something between here and there drops UDP packets that are not knocks",
-            reply.from
-        ))),
-        (Outcome::Refused { why, reason, .. }, _, _) => {
-            Err(Failure::Refused(say::refused(*why, reason.as_deref())))
-        }
-        (Outcome::Closed { .. } | Outcome::Enrolled(_), _, _) => Err(Failure::Refused(
-            "the gateway answered something that does not belong to a knock".to_owned(),
-        )),
+    let stays = open_and_said(reply, exchanged.end, guest.child, &caller);
+    if stays.is_ok() {
+        eprintln!("{}", timing(&exchanged, asked_for));
+    }
+    // After the tunnel is up: what is remembered here costs nothing but a hint when it is lost.
+    if let Err(error) = caller.learn(reply, &addresses, sent) {
+        eprintln!("Note: {error}");
+    }
+    // Other commands may work with the profile from here on, the agent's CLOSE too.
+    drop(caller);
+    let child = stays?;
+    if asked.foreground {
+        accompany(child)
+    } else {
+        Ok(())
     }
 }
 
@@ -145,80 +135,16 @@ fn living(places: &Places, caller: &Caller) -> Result<Option<Live>, Failure> {
     Ok(None)
 }
 
-/// What is asked for, together with what is open.
-struct Wish {
-    names: Vec<String>,
-    all: bool,
-    /// What is open already and asked for again.
-    kept: Vec<String>,
+/// What a knock is made with.
+struct Factors {
+    proof: ProofSecret,
+    factor: SecondFactor,
+    ts: WallTime,
 }
 
-impl Wish {
-    fn of(asked: &Knock, open: Option<&Live>) -> Result<Self, Failure> {
-        let mut names: Vec<String> = Vec::new();
-        for name in &asked.resources {
-            if !names.contains(name) {
-                names.push(name.clone());
-            }
-        }
-        let mut wish = Self {
-            names,
-            all: asked.all,
-            kept: Vec::new(),
-        };
-        if let Some(open) = open.filter(|_| !asked.only) {
-            wish.all |= open.all;
-            wish.kept = open
-                .granted
-                .iter()
-                .filter(|name| !wish.names.contains(name))
-                .cloned()
-                .collect();
-        }
-        if wish.all {
-            wish.kept.extend(std::mem::take(&mut wish.names));
-        } else {
-            wish.names.extend(wish.kept.iter().cloned());
-        }
-        if wish.names.len() > MOST_RESOURCES {
-            return Err(Failure::Usage(format!(
-                "a knock names at most {MOST_RESOURCES} resources, what is open included: use --only or --all"
-            )));
-        }
-        Ok(wish)
-    }
-
-    /// Says that more is asked for than was typed.
-    fn said(&self, typed: &[String]) -> Option<String> {
-        match (self.kept.is_empty(), self.all, typed.is_empty()) {
-            (true, _, _) | (false, true, true) => None,
-            (false, true, false) => Some(
-                "Everything allowed is open already and is asked for again; --only replaces it."
-                    .to_owned(),
-            ),
-            (false, false, _) => Some(format!(
-                "{} is open: asking for {} (--only replaces it).",
-                self.kept.join(", "),
-                self.names.join(", ")
-            )),
-        }
-    }
-
-    fn wanted(&self) -> Wanted {
-        if self.all {
-            Wanted::All
-        } else {
-            Wanted::Resources(self.names.iter().map(|name| ResourceId::of(name)).collect())
-        }
-    }
-
-    fn known(&self) -> Vec<String> {
-        [self.names.clone(), self.kept.clone()].concat()
-    }
-}
-
-/// Asks password and code, and makes the proof key while the code is typed.
-fn factors(caller: &Caller, asked: &Knock) -> Result<(ProofSecret, SecondFactor), Failure> {
+/// Asks password and code, and makes the proof key while the code is typed. The transaction begins once both are there;
+/// its ts reaches the disk while the key is still being made.
+fn factors(caller: &mut Caller, asked: &Knock) -> Result<Factors, Failure> {
     let source = match caller.profile.holder {
         Holder::Machine => FactorFrom::Machine,
         Holder::Person => FactorFrom::options(
@@ -234,27 +160,31 @@ fn factors(caller: &Caller, asked: &Knock) -> Result<(ProofSecret, SecondFactor)
             &format!("Password for {}: ", caller.gateway()),
         )?),
     };
+    let Caller {
+        profile,
+        memory,
+        entry,
+        ..
+    } = caller;
     thread::scope(|scope| {
-        let proof = scope.spawn(|| {
-            caller
-                .profile
-                .proof(password.as_ref().map(|password| password.as_str()))
-        });
+        let proof =
+            scope.spawn(|| profile.proof(password.as_ref().map(|password| password.as_str())));
         if matches!(source, FactorFrom::Terminal) {
-            warn_of_used_code(caller);
+            warn_of_used_code(memory);
         }
-        let factor = source.have(None);
+        let factor = source.have(None)?;
+        let ts = begin(entry, memory)?;
         let proof = proof
             .join()
             .unwrap_or(Err(spa_proto::PasswordError::Memory))
             .map_err(ask::AskError::Password)?;
-        Ok((proof, factor?))
+        Ok(Factors { proof, factor, ts })
     })
 }
 
 /// One code opens one door (SPEC §10): a person who knocks twice in half a minute should know before, not after silence.
-fn warn_of_used_code(caller: &Caller) {
-    let Some(at) = caller.memory.code_sent() else {
+fn warn_of_used_code(memory: &Memory) {
+    let Some(at) = memory.code_sent() else {
         return;
     };
     let age = clock::wall().since(at);
@@ -270,8 +200,18 @@ fn warn_of_used_code(caller: &Caller) {
 fn verdicts(outcome: &Outcome, wish: &Wish) -> Vec<(String, Verdict)> {
     let given = match outcome {
         Outcome::Session(session) => &session.verdicts,
-        Outcome::Refused { verdicts, .. } | Outcome::Closed { verdicts, .. } => verdicts,
-        Outcome::Enrolled(_) => return Vec::new(),
+        Outcome::Refused {
+            why: RefusedFor::Policy,
+            verdicts,
+            ..
+        } => verdicts,
+        // Without room for a session no verdict helps anybody.
+        Outcome::Refused {
+            why: RefusedFor::Capacity,
+            ..
+        }
+        | Outcome::Closed { .. }
+        | Outcome::Enrolled(_) => return Vec::new(),
     };
     let known = wish.known();
     given
@@ -345,7 +285,7 @@ impl Guest<'_> {
                 .filter(|(_, verdict)| verdict.is_granted())
                 .map(|(name, _)| name)
                 .collect(),
-            all: self.wish.all,
+            all: self.wish.all(),
             since: reply.wall,
             not_after: reply.wall.saturating_add(left),
             deadline: reply.boot + left,
@@ -373,16 +313,30 @@ impl Guest<'_> {
     }
 }
 
-/// Says what is open, and leaves the agent to hold it.
-fn stay(
-    mut child: Child,
-    session: &SessionReply,
+/// Leaves the agent to hold a session that is up, and says what is open.
+fn open_and_said(
     reply: &Reply,
-    exchanged: &Exchanged,
-    asked_for: Duration,
-    foreground: bool,
-    caller: Caller,
-) -> Result<(), Failure> {
+    end: End,
+    child: Option<Child>,
+    caller: &Caller,
+) -> Result<Child, Failure> {
+    let session = match &reply.payload.outcome {
+        Outcome::Session(session) => session,
+        Outcome::Refused { why, reason, .. } => {
+            return Err(Failure::Refused(say::refused(*why, reason.as_deref())));
+        }
+        Outcome::Closed { .. } | Outcome::Enrolled(_) => {
+            return Err(Failure::Refused(
+                "the gateway answered something that does not belong to a knock".to_owned(),
+            ));
+        }
+    };
+    let (End::Done, Some(mut child)) = (end, child) else {
+        return Err(Failure::Refused(format!(
+            "the gateway granted the knock, and its WireGuard did not answer at {}: something between here and there drops UDP packets that are not knocks",
+            session.endpoint.unwrap_or(reply.from)
+        )));
+    };
     child.stay()?;
     for warning in child.warnings() {
         eprintln!("Note: {warning}");
@@ -403,12 +357,11 @@ fn stay(
         child.backend(),
         caller.profile.interface()
     );
-    eprintln!("{}", timing(exchanged, asked_for));
-    if !foreground {
-        return Ok(());
-    }
-    // Other commands may work with the profile from here on, the agent's CLOSE too.
-    drop(caller);
+    Ok(child)
+}
+
+/// Stays with the session until it ends.
+fn accompany(child: Child) -> Result<(), Failure> {
     let signals = agent::ending_signals().map_err(agent::AgentError::Start)?;
     eprintln!("Ctrl-C closes it.");
     let ended = child.accompany(&signals, || eprintln!("Closing."))?;
@@ -433,90 +386,4 @@ fn timing(exchanged: &Exchanged, asked_for: Duration) -> String {
             more => format!("{more} packets"),
         }
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn live(granted: &[&str], all: bool) -> Live {
-        Live {
-            granted: granted.iter().map(|name| (*name).to_owned()).collect(),
-            all,
-            interface: String::new(),
-            backend: String::new(),
-            gateway: String::new(),
-            addresses: Vec::new(),
-            routes: Vec::new(),
-            not_after: 0,
-            left: Duration::ZERO,
-            handshake_age: None,
-            received: 0,
-            sent: 0,
-        }
-    }
-
-    fn asked(args: &[&str]) -> Knock {
-        use clap::Parser;
-        let args = [&["spa", "knock"], args].concat();
-        match crate::cli::Cli::try_parse_from(args)
-            .expect("a command line of the test")
-            .command
-        {
-            crate::cli::Command::Knock(knock) => knock,
-            _ => unreachable!("a knock was asked"),
-        }
-    }
-
-    #[test]
-    fn a_second_knock_asks_for_what_is_open_too_and_says_so() {
-        let typed = asked(&["db"]);
-        let wish = Wish::of(&typed, Some(&live(&["wiki"], false))).expect("two names");
-        assert_eq!(wish.names, ["db", "wiki"]);
-        assert_eq!(
-            wish.said(&typed.resources).as_deref(),
-            Some("wiki is open: asking for db, wiki (--only replaces it).")
-        );
-    }
-
-    #[test]
-    fn only_replaces_what_is_open() {
-        let wish =
-            Wish::of(&asked(&["db", "--only"]), Some(&live(&["wiki"], false))).expect("one name");
-        assert_eq!(wish.names, ["db"]);
-        assert_eq!(wish.said(&["db".to_owned()]), None);
-    }
-
-    #[test]
-    fn the_same_name_again_says_nothing() {
-        let wish =
-            Wish::of(&asked(&["wiki", "wiki"]), Some(&live(&["wiki"], false))).expect("one name");
-        assert_eq!(wish.names, ["wiki"]);
-        assert_eq!(wish.said(&["wiki".to_owned()]), None);
-    }
-
-    #[test]
-    fn everything_stays_everything() {
-        let wish = Wish::of(&asked(&["db"]), Some(&live(&["wiki"], true))).expect("all");
-        assert_eq!(wish.wanted(), Wanted::All);
-        assert!(wish.said(&["db".to_owned()]).is_some());
-        let wish = Wish::of(&asked(&["--all"]), Some(&live(&["wiki"], false))).expect("all");
-        assert_eq!(wish.wanted(), Wanted::All);
-        assert_eq!(wish.said(&[]), None);
-    }
-
-    #[test]
-    fn more_than_sixteen_is_a_usage_error() {
-        let names: Vec<String> = (0..17).map(|n| format!("r{n}")).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        assert!(matches!(
-            Wish::of(&asked(&names), None),
-            Err(Failure::Usage(_))
-        ));
-        let open = live(&names[..16], false);
-        assert!(matches!(
-            Wish::of(&asked(&["x"]), Some(&open)),
-            Err(Failure::Usage(_))
-        ));
-    }
 }

@@ -7,6 +7,7 @@ mod knock;
 mod list;
 mod status;
 mod why;
+mod wish;
 
 use std::process::ExitCode;
 
