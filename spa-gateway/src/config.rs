@@ -7,6 +7,7 @@ mod value;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +15,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-pub use value::{HostPort, Interface, PortProtocol, Span, Subnet, Transport, UserRef, ValueError};
+pub use value::{
+    HostPort, Interface, Port, PortProtocol, Span, Subnet, Transport, UserRef, ValueError,
+};
 
 use crate::files::{self, Wanted};
 
@@ -64,7 +67,7 @@ pub struct Knock {
     /// The interfaces whose strangers see nothing: one to eight.
     pub interfaces: Spanned<Vec<Interface>>,
     /// The UDP port of knocks.
-    pub port: Spanned<u16>,
+    pub port: Port,
     /// What invites name.
     pub public: HostPort,
 }
@@ -77,7 +80,7 @@ pub struct WireGuard {
     #[serde(default = "default_wireguard_interface")]
     pub interface: Spanned<Interface>,
     /// Its UDP port; the knock port unless given (SPEC §11).
-    pub port: Option<Spanned<u16>>,
+    pub port: Option<Port>,
     /// Who does WireGuard.
     #[serde(default)]
     pub backend: Backend,
@@ -166,13 +169,13 @@ impl Default for Session {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Control {
     /// The TCP port of the control channel inside the tunnel.
-    pub port: Spanned<u16>,
+    pub port: Port,
 }
 
 impl Default for Control {
     fn default() -> Self {
         Self {
-            port: Spanned::new(0..0, 8_700),
+            port: Port::new(const { NonZeroU16::new(8_700).expect("not zero") }),
         }
     }
 }
@@ -321,14 +324,13 @@ impl Config {
     /// The knock port.
     #[must_use]
     pub fn knock_port(&self) -> u16 {
-        *self.knock.port.get_ref()
+        self.knock.port.get()
     }
 
     /// The WireGuard port.
     #[must_use]
     pub fn wireguard_port(&self) -> u16 {
-        let port = self.wireguard.port.as_ref().unwrap_or(&self.knock.port);
-        *port.get_ref()
+        self.wireguard.port.unwrap_or(self.knock.port).get()
     }
 
     /// The gateway's tunnel IPv4 address and pool.
@@ -350,19 +352,6 @@ impl Config {
     /// What serde cannot say: bounds, and values that must fit each other.
     fn check(&self) -> Result<(), (Range<usize>, String)> {
         check_interfaces(&self.knock.interfaces, &self.wireguard.interface)?;
-        let ports = [
-            Some(&self.knock.port),
-            self.wireguard.port.as_ref(),
-            Some(&self.control.port),
-        ];
-        for port in ports.into_iter().flatten() {
-            if *port.get_ref() == 0 {
-                return Err((
-                    port.span(),
-                    "port 0 is no port; choose 1 to 65535".to_owned(),
-                ));
-            }
-        }
         check_pools(&self.wireguard.addresses)?;
         check_span(&self.session.door, DOOR_BOUNDS, "door")?;
         check_span(&self.session.longest, LONGEST_BOUNDS, "longest")

@@ -172,7 +172,7 @@ fn flags(config: &Config, tunnel_user: Account, capacity: u32) -> Vec<OsString> 
         config.session.longest.get_ref().0.as_millis().to_string(),
     );
     put("--max-peers", max_peers(capacity).to_string());
-    put("--control-port", config.control.port.get_ref().to_string());
+    put("--control-port", config.control.port.to_string());
     for open in &config.firewall.keep_open {
         put("--keep-open", open.to_string());
     }

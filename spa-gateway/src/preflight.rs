@@ -63,7 +63,7 @@ pub fn machine(config: &Config) -> Vec<Finding> {
                 .map(|error| Finding::Problem(error.to_string())),
         );
     }
-    findings.extend(policy(config).map(Finding::Warning));
+    findings.extend(policy(config).map(Finding::Problem));
     findings.extend(warnings(config).into_iter().map(Finding::Warning));
     findings.extend(foreign_chains(config).into_iter().map(Finding::Warning));
     findings
@@ -87,7 +87,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
     lines
 }
 
-/// Says what is wrong with the policy.
+/// Says what is wrong with the policy. The gateway would run without, and let nobody in.
 #[must_use]
 pub fn policy(config: &Config) -> Option<String> {
     match PolicyFile::at(&config.paths.policy) {

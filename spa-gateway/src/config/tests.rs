@@ -25,7 +25,7 @@ fn what_is_left_out_has_the_documented_value() {
     assert_eq!(config.wireguard.backend, Backend::Auto);
     assert_eq!(config.session.door.get_ref().to_string(), "10s");
     assert_eq!(config.session.longest.get_ref().to_string(), "1d");
-    assert_eq!(*config.control.port.get_ref(), 8700);
+    assert_eq!(config.control.port.get(), 8700);
     assert_eq!(config.paths, Paths::default());
     assert_eq!(config.clock.trust, Trust::Auto);
     assert!(config.firewall.keep_open.is_empty() && !config.firewall.masquerade);
@@ -98,17 +98,17 @@ fn a_wrong_value_names_its_line_and_what_was_expected() {
         (
             "port = 51820\n",
             "port = \"x\"\n",
-            ":4: invalid type: string \"x\", expected u16; correct the value",
+            ":4: invalid type: string \"x\", expected a port, which is a number from 1 to 65535; correct the value",
         ),
         (
             "port = 51820\n",
             "port = 70000\n",
-            ":4: invalid value: integer `70000`, expected u16; correct the value",
+            ":4: `70000` is no port; write a number from 1 to 65535",
         ),
         (
             "port = 51820\n",
             "port = 0\n",
-            ":4: port 0 is no port; choose 1 to 65535",
+            ":4: `0` is no port; write a number from 1 to 65535",
         ),
         (
             "[\"eth0\"]",

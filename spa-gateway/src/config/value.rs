@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -33,6 +34,58 @@ macro_rules! from_text {
 }
 
 from_text!(Span, Subnet, HostPort, Interface, PortProtocol);
+
+/// A port: 1 to 65535.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Port(NonZeroU16);
+
+impl Port {
+    /// Takes a number that is not zero.
+    #[must_use]
+    pub const fn new(number: NonZeroU16) -> Self {
+        Self(number)
+    }
+
+    /// Gives the number.
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl<'de> Deserialize<'de> for Port {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Number;
+
+        impl serde::de::Visitor<'_> for Number {
+            type Value = Port;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a port, which is a number from 1 to 65535")
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Port, E> {
+                u16::try_from(number)
+                    .ok()
+                    .and_then(NonZeroU16::new)
+                    .map(Port)
+                    .ok_or_else(|| {
+                        E::custom(format_args!(
+                            "`{number}` is no port; write a number from 1 to 65535"
+                        ))
+                    })
+            }
+        }
+
+        from.deserialize_i64(Number)
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
 
 /// A length of time written with its unit: `"10s"`, `"5m"`, `"8h"`, `"7d"`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -274,7 +274,7 @@ fn settings(config: &Config, wireguard_key: &Zeroizing<[u8; 32]>, capacity: u32)
             std::net::IpAddr::V6(address) => Some((address, pool.prefix)),
             std::net::IpAddr::V4(_) => None,
         }),
-        control_port: *config.control.port.get_ref(),
+        control_port: config.control.port.get(),
         mtu: MTU,
         keepalive: KEEPALIVE,
         dns: None,
