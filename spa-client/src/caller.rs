@@ -13,7 +13,6 @@ use crate::failure::Failure;
 use crate::memory::Memory;
 use crate::private_file::Lock;
 use crate::profile::Profile;
-use crate::say;
 use crate::session::PrivateKey;
 use crate::store::Entry;
 use crate::wire::{self, WireError};
@@ -113,9 +112,6 @@ impl Caller {
         addresses: &[SocketAddr],
         code: CodeSent,
     ) -> Result<(), Failure> {
-        if let Some(line) = say::skew(reply.payload.gateway_time, reply.wall) {
-            eprintln!("{line}");
-        }
         if let Some(prekey) = reply.payload.prekey {
             self.memory.keep_prekey(prekey);
         }

@@ -35,7 +35,7 @@ pub enum StoreError {
     #[error(transparent)]
     File(#[from] FileError),
     /// This device knows no gateway.
-    #[error("this device is enrolled nowhere ({} is empty): ask the administrator for an invite and run `spa enroll INVITE`", path.display())]
+    #[error("this device is enrolled nowhere ({} is empty): ask the administrator for an invite and run `spa enroll INVITE`{}", path.display(), sudo_hint())]
     Empty {
         /// Where profiles would be.
         path: PathBuf,
@@ -253,6 +253,15 @@ impl Entry {
             }
             .into()
         })
+    }
+}
+
+/// Root and a person have different homes, and a tunnel is mostly knocked for as root.
+fn sudo_hint() -> &'static str {
+    if rustix::process::geteuid().is_root() {
+        ""
+    } else {
+        "; what was enrolled with sudo needs sudo here too"
     }
 }
 

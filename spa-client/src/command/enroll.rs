@@ -355,6 +355,9 @@ fn open_control(
     caller.profile.stage = Stage::Active { key };
     caller.entry.write_profile(&caller.profile)?;
     caller.learn(&reply, &addresses, sent)?;
+    if let Some(skew) = say::skew(reply.payload.gateway_time, reply.wall) {
+        eprintln!("Note: {skew}");
+    }
     Ok(true)
 }
 

@@ -3,7 +3,7 @@
 //! Order: what must be there is checked before anything is asked; the ts is on the disk before a packet leaves; the
 //! session before stays up until the gateway has granted the new one.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -80,8 +80,11 @@ pub fn knock(places: &Places, asked: &Knock) -> Result<(), Failure> {
     progress.phase(format!("Knocking at {}", caller.gateway()));
     let mut guest = Guest {
         places,
-        interface: caller.profile.interface(),
-        profile: caller.entry.name().to_owned(),
+        caller: &mut caller,
+        addresses: &addresses,
+        sent,
+        learnt: Learnt::NotYet,
+        notes: Vec::new(),
         wish: &wish,
         private_key,
         stay: if asked.foreground {
@@ -100,18 +103,18 @@ pub fn knock(places: &Places, asked: &Knock) -> Result<(), Failure> {
     let Some(reply) = &exchanged.reply else {
         return Err(Failure::NoAnswer(say::silence(&caller.gateway())));
     };
+    guest.learn(reply);
+    let child = guest.child.take();
+    let skew = say::skew(reply.payload.gateway_time, reply.wall);
+    for note in std::mem::take(&mut guest.notes).into_iter().chain(skew) {
+        eprintln!("Note: {note}");
+    }
     for (name, verdict) in verdicts(&reply.payload.outcome, &wish) {
-        let memory = &mut caller.memory;
-        memory.keep_verdict(&name, verdict.code(), reply.wall);
         eprintln!("{name}: {}", say::verdict(verdict));
     }
-    let stays = open_and_said(reply, exchanged.end, guest.child, &caller);
+    let stays = open_and_said(reply, exchanged.end, child, &caller);
     if stays.is_ok() {
         eprintln!("{}", timing(&exchanged, asked_for));
-    }
-    // After the tunnel is up: what is remembered here costs nothing but a hint when it is lost.
-    if let Err(error) = caller.learn(reply, &addresses, sent) {
-        eprintln!("Note: {error}");
     }
     // Other commands may work with the profile from here on, the agent's CLOSE too.
     drop(caller);
@@ -223,12 +226,23 @@ fn verdicts(outcome: &Outcome, wish: &Wish) -> Vec<(String, Verdict)> {
 /// WireGuard's side of the knock: an agent raises the tunnel, and holds it afterwards.
 struct Guest<'a> {
     places: &'a Places,
-    profile: String,
-    interface: String,
+    caller: &'a mut Caller,
+    addresses: &'a [SocketAddr],
+    sent: CodeSent,
+    learnt: Learnt,
+    /// What is to be said once the moving line is gone.
+    notes: Vec<String>,
     wish: &'a Wish,
     private_key: PrivateKey,
     stay: Stay,
     child: Option<Child>,
+}
+
+/// Whether a reply has been remembered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Learnt {
+    Already,
+    NotYet,
 }
 
 impl TunnelSide for Guest<'_> {
@@ -239,11 +253,13 @@ impl TunnelSide for Guest<'_> {
             ));
         };
         // The gateway has one session per credential: the one before is over there already.
-        if let Some(before) = Link::connect(self.places, &self.profile)? {
+        if let Some(before) = Link::connect(self.places, self.caller.entry.name())? {
             before.give_way()?;
         }
         let session = self.session(reply, granted, &reply.secrets, port);
         self.child = Some(Child::start(self.places, &session)?);
+        // The disk has its time while the handshake takes its own.
+        self.learn(reply);
         Ok(())
     }
 
@@ -263,6 +279,20 @@ impl TunnelSide for Guest<'_> {
 }
 
 impl Guest<'_> {
+    /// Remembers what the first reply says. It costs no more than a hint when it is lost.
+    fn learn(&mut self, reply: &Reply) {
+        if std::mem::replace(&mut self.learnt, Learnt::Already) == Learnt::Already {
+            return;
+        }
+        for (name, verdict) in verdicts(&reply.payload.outcome, self.wish) {
+            let memory = &mut self.caller.memory;
+            memory.keep_verdict(&name, verdict.code(), reply.wall);
+        }
+        if let Err(error) = self.caller.learn(reply, self.addresses, self.sent) {
+            self.notes.push(error.to_string());
+        }
+    }
+
     fn session(
         &self,
         reply: &Reply,
@@ -277,8 +307,8 @@ impl Guest<'_> {
             granted.tunnel6.map(IpAddr::V6),
         ];
         Session {
-            profile: self.profile.clone(),
-            interface: self.interface.clone(),
+            profile: self.caller.entry.name().to_owned(),
+            interface: self.caller.profile.interface(),
             gateway: reply.from,
             granted: verdicts(outcome, self.wish)
                 .into_iter()
