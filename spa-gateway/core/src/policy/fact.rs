@@ -375,7 +375,16 @@ mod tests {
         assert!(version("6.10") > version("6.9"));
         assert!(version("10.0.22631") > version("10.0.9999.9"));
         assert_eq!(version("14"), version("14.0.0.0"));
-        for bad in ["", ".", "1.", "1..2", "v1", "1.2.3.4.5", "+1", "99999999999"] {
+        for bad in [
+            "",
+            ".",
+            "1.",
+            "1..2",
+            "v1",
+            "1.2.3.4.5",
+            "+1",
+            "99999999999",
+        ] {
             assert_eq!(Version::parse(bad), None, "{bad:?}");
         }
         for (reported, means) in [

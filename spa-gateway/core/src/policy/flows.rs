@@ -7,7 +7,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use spa_order::{Flow, FlowTarget, Protocol};
 
 use super::read::first_of;
-use super::{Policy, PortRange, Resource, Target};
+use super::{Mode, Policy, PortRange, Resource, Target};
 use crate::name::Name;
 
 /// The ends of a session's tunnel.
@@ -57,6 +57,8 @@ fn control_flows(tunnel: Tunnel, port: u16) -> Vec<Flow> {
         &Resource {
             to: Target::Gateway,
             ports: ports.to_vec(),
+            mode: Mode::Enforce,
+            sensitivity: 0,
         },
         tunnel,
     )

@@ -1,15 +1,41 @@
-//! Who may reach what, for how long. Nothing matches → denied; no policy → everything denied.
+//! Who may reach what, until when, and why. Nothing matches → denied; no policy → everything denied.
 //!
-//! Invariant: neither the order in the file nor a prefix length decides anything, and where
-//! several rules allow, the shortest `for` counts.
+//! Invariant: neither the order in the file nor a prefix length decides anything. The highest priority
+//! with a matching rule decides, inside it a deny beats an allow, and allows merge to the strictest.
+//!
+//! | question | file |
+//! |---|---|
+//! | what does the file say? | `parse/`, `read.rs` |
+//! | may they? | `decide.rs`, over what `index.rs` arranged |
+//! | why? | `trace.rs`, `words.rs`: the same run, written down |
+//! | is the file any good? | `check.rs`: errors, warnings, `[[test]]` |
+//! | what is asked, and answered? | `request.rs`, `decision.rs` |
+//! | conditions | `window.rs` `posture.rs` `risk.rs` |
+//! | which flows are that? | `flows.rs` |
 
+mod check;
+mod conflict;
+mod decide;
+mod decision;
 mod error;
+mod fact;
 mod flows;
+mod held;
+mod index;
 mod parse;
+mod posture;
 mod read;
-#[cfg(test)]
-mod tests;
+mod report;
+mod request;
+mod risk;
+mod rule;
+mod suite;
+mod trace;
+mod window;
+mod words;
+mod zone;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -18,34 +44,75 @@ use core::time::Duration;
 use spa_order::Protocol;
 use spa_proto::ResourceId;
 
+pub use check::{Finding, Report, Severity, check};
+pub use decide::RuleState;
+pub use decision::{Allow, Authority, Decision, Deny, EndsBy, Limits, Reason};
 pub use error::PolicyError;
+pub use fact::{Fact, FactSource, Facts, Field, Platform, Shape, Value, Version};
 pub(crate) use flows::{Tunnel, flows_of};
+pub use held::{Clause, Held, Keyword};
+pub use posture::{Check, Comparison, OnPlatform, Requirement, Scope, Wanted};
+pub use report::{MAX_REPORT, facts_of_report};
+pub use request::{Approval, Grant, Request};
+pub use risk::{HourSeen, NetworkSeen, RiskInput, RiskLimit, RiskPart, Signals, Weights};
+pub use rule::{Conditions, DEFAULT_PRIORITY, Effect, Factors, MAX_PRIORITY, Network, Rule, Who};
+pub use suite::{Case, CaseResult, Expect};
+pub use trace::{RuleTrace, Trace};
+pub use window::Windows;
+pub use zone::Zone;
 
 use crate::name::Name;
+use index::Index;
 
 /// The longest policy file, bytes.
-pub const MAX_POLICY_BYTES: usize = 256 * 1024;
+pub const MAX_POLICY_BYTES: usize = 4 * 1024 * 1024;
 /// The most resources of a policy.
 pub const MAX_RESOURCES: usize = 1024;
 /// The most port ranges of a resource.
 pub const MAX_PORTS: usize = 32;
 /// The most groups of a policy.
 pub const MAX_GROUPS: usize = 1024;
-/// The most members of a group, and the most entries of a rule's `who` and `to`.
+/// The most members of a group, and the most entries of a list of a rule.
 pub const MAX_MEMBERS: usize = 4096;
-/// The most rules of a policy.
-pub const MAX_RULES: usize = 1024;
+/// The most rules of a policy, allows and denies together.
+pub const MAX_RULES: usize = 10_000;
+/// The most posture requirements of a policy.
+pub const MAX_POSTURES: usize = 256;
+/// The most windows of a rule.
+pub const MAX_WINDOWS: usize = 64;
+/// The most tests of a policy.
+pub const MAX_TESTS: usize = 4096;
 /// The session length where neither a rule nor `[defaults]` says one (SPEC §12: 8 h).
 pub const DEFAULT_LENGTH: Duration = Duration::from_secs(8 * 60 * 60);
+/// How old facts may be where a requirement does not say.
+pub const DEFAULT_MAX_AGE: Duration = Duration::from_secs(15 * 60);
 
 /// A policy that was read without an error.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Policy {
-    default_length: Duration,
+    zone: Zone,
+    defaults: Defaults,
+    weights: Weights,
     groups: BTreeMap<Name, BTreeSet<Name>>,
+    /// Groups whose members a directory keeps: they have none here until it is read.
+    directories: BTreeMap<Name, Box<str>>,
     resources: BTreeMap<Name, Resource>,
     by_id: BTreeMap<ResourceId, Name>,
+    postures: Vec<Requirement>,
     rules: Vec<Rule>,
+    cases: Vec<Case>,
+    index: Index,
+}
+
+/// `[defaults]`: what holds where a rule says nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Defaults {
+    /// `for`: how long a session may last.
+    pub length: Duration,
+    /// `idle`: how long it may be without traffic.
+    pub idle: Option<Duration>,
+    /// `factors`: what must have been proven. Without it, what SPEC §10 asks of everybody: the device.
+    pub factors: Factors,
 }
 
 /// Something that can be reached.
@@ -55,6 +122,19 @@ pub struct Resource {
     pub to: Target,
     /// Through which ports.
     pub ports: Vec<PortRange>,
+    /// Whether it is being learned.
+    pub mode: Mode,
+    /// Points it adds to the risk of every request for it.
+    pub sensitivity: u16,
+}
+
+/// What becomes of a would-be denial.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// It is one.
+    Enforce,
+    /// It passes and is noted, so that rules can be learned from it.
+    Observe,
 }
 
 /// Where a resource is.
@@ -82,42 +162,26 @@ pub struct PortRange {
     pub last: u16,
 }
 
-/// One `[[allow]]`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Rule {
-    /// What it is called.
-    pub name: Name,
-    /// Whom it allows.
-    pub who: Vec<Who>,
-    /// To reach what.
-    pub to: Vec<Name>,
-    /// For how long; `None` is the default of the policy.
-    pub length: Option<Duration>,
-}
-
-/// Whom a rule speaks of.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Who {
-    /// A person or machine.
-    Person(Name),
-    /// Everybody in a group.
-    Group(Name),
-}
-
 impl Policy {
     /// Gives the policy that allows nothing: what holds without a file.
     #[must_use]
-    pub const fn deny_all() -> Self {
+    pub fn deny_all() -> Self {
         Self {
-            default_length: DEFAULT_LENGTH,
+            zone: Zone::utc(),
+            defaults: Defaults::BUILT_IN,
+            weights: Weights::DEFAULT,
             groups: BTreeMap::new(),
+            directories: BTreeMap::new(),
             resources: BTreeMap::new(),
             by_id: BTreeMap::new(),
+            postures: Vec::new(),
             rules: Vec::new(),
+            cases: Vec::new(),
+            index: Index::default(),
         }
     }
 
-    /// Reads a policy file. An empty one denies everything.
+    /// Reads a policy file. An empty one denies everything. Its tests are not run: see [`check`].
     ///
     /// # Errors
     /// The first thing that is wrong, with its line and the remedy.
@@ -125,19 +189,17 @@ impl Policy {
         parse::policy(text)
     }
 
-    /// Gives how long `person` may reach the resource; `None` is "no such resource, or not allowed".
+    /// Gives how long `person` may reach the resource if nothing but the factors is known; `None` is
+    /// "no such resource, or not allowed", or "not without knowing more".
     #[must_use]
     pub fn allows(&self, person: &Name, resource: &Name) -> Option<Duration> {
-        let matching = self.rules.iter().filter(|rule| {
-            rule.to.contains(resource) && rule.who.iter().any(|who| self.speaks_of(who, person))
-        });
-        let shortest = matching
-            .map(|rule| rule.length.unwrap_or(self.default_length))
-            .min();
-        shortest.filter(|_| self.resources.contains_key(resource))
+        match self.decide(&Request::new(person, resource)) {
+            Decision::Allow(allow) => Some(allow.limits.length),
+            Decision::Observe(..) | Decision::Deny(_) => None,
+        }
     }
 
-    /// Gives every resource `person` may reach, in the order of their names.
+    /// Gives every resource `person` may reach by [`allows`](Self::allows), in the order of their names.
     pub fn everything<'a>(&'a self, person: &'a Name) -> impl Iterator<Item = &'a Name> {
         self.resources
             .keys()
@@ -147,7 +209,25 @@ impl Policy {
     /// Gives the length of a session that has the control channel alone.
     #[must_use]
     pub const fn default_length(&self) -> Duration {
-        self.default_length
+        self.defaults.length
+    }
+
+    /// Gives what holds where a rule says nothing.
+    #[must_use]
+    pub const fn defaults(&self) -> Defaults {
+        self.defaults
+    }
+
+    /// Gives the zone of its windows.
+    #[must_use]
+    pub const fn zone(&self) -> &Zone {
+        &self.zone
+    }
+
+    /// Gives the weights of the risk's factors.
+    #[must_use]
+    pub const fn weights(&self) -> Weights {
+        self.weights
     }
 
     /// Gives the resource with this id.
@@ -172,19 +252,56 @@ impl Policy {
         self.groups.iter()
     }
 
-    /// Gives all rules, in the order of the file.
+    /// Says whether somebody is in a group.
+    #[must_use]
+    pub fn is_member(&self, group: &Name, person: &Name) -> bool {
+        self.groups
+            .get(group)
+            .is_some_and(|members| members.contains(person))
+    }
+
+    /// Gives all posture requirements.
+    #[must_use]
+    pub fn postures(&self) -> &[Requirement] {
+        &self.postures
+    }
+
+    /// Gives all rules, allows first, each in the order of the file.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }
 
-    fn speaks_of(&self, who: &Who, person: &Name) -> bool {
-        match who {
-            Who::Person(name) => name == person,
-            Who::Group(group) => self
-                .groups
-                .get(group)
-                .is_some_and(|members| members.contains(person)),
-        }
+    /// Gives its tests.
+    #[must_use]
+    pub fn cases(&self) -> &[Case] {
+        &self.cases
+    }
+}
+
+impl Defaults {
+    const BUILT_IN: Self = Self {
+        length: DEFAULT_LENGTH,
+        idle: None,
+        factors: Factors::DEVICE,
+    };
+}
+
+impl Resource {
+    /// Says whether a port is one of its.
+    #[must_use]
+    pub fn has_port(&self, (protocol, port): (Protocol, u16)) -> bool {
+        self.ports
+            .iter()
+            .any(|range| range.protocol == protocol && (range.first..=range.last).contains(&port))
+    }
+}
+
+/// Gives a protocol as it is written in a policy.
+pub(crate) const fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Icmp => "icmp",
     }
 }

@@ -120,10 +120,15 @@ impl Requirement {
         standing
     }
 
-    fn check<'f>(&self, check: &Check, facts: Option<&'f Facts>, at: Option<WallTime>) -> Found<'f> {
+    fn check<'f>(
+        &self,
+        check: &Check,
+        facts: Option<&'f Facts>,
+        at: Option<WallTime>,
+    ) -> Found<'f> {
         let mut until = None;
-        let (wanted, platform) = match &check.wanted {
-            Scope::Everywhere(wanted) => (*wanted, None),
+        let wanted = match &check.wanted {
+            Scope::Everywhere(wanted) => *wanted,
             Scope::By(platforms) => {
                 let platform = match self.usable(Field::Platform, facts, at) {
                     Ok(fact) => {
@@ -136,7 +141,7 @@ impl Requirement {
                     return Found::missing(Saw::Nothing);
                 };
                 match platforms.get(&platform) {
-                    Some(OnPlatform::Must(wanted)) => (*wanted, Some(platform)),
+                    Some(OnPlatform::Must(wanted)) => *wanted,
                     Some(OnPlatform::Skip) => {
                         return Found {
                             held: Held::Skipped,
@@ -156,7 +161,6 @@ impl Requirement {
                 }
             }
         };
-        let _ = platform;
         match self.usable(check.field, facts, at) {
             Ok(fact) => Found {
                 held: Held::of(wanted.holds(fact.value)),
@@ -178,13 +182,17 @@ impl Requirement {
         facts: Option<&'f Facts>,
         at: Option<WallTime>,
     ) -> Result<&'f Fact, Saw<'f>> {
-        let fact = facts.and_then(|facts| facts.of(field)).ok_or(Saw::Nothing)?;
+        let fact = facts
+            .and_then(|facts| facts.of(field))
+            .ok_or(Saw::Nothing)?;
         if !self.sources.is_empty() && !self.sources.contains(&fact.source) {
             return Err(Saw::Source(fact));
         }
         // Without a time, no age can be told: a question about policy takes its facts as fresh.
         match at {
-            Some(at) if at.since(fact.at) > self.max_age => Err(Saw::Stale(fact, at.since(fact.at))),
+            Some(at) if at.since(fact.at) > self.max_age => {
+                Err(Saw::Stale(fact, at.since(fact.at)))
+            }
             Some(_) | None => Ok(fact),
         }
     }
@@ -317,6 +325,17 @@ impl Comparison {
         (Self::Equal, text)
     }
 
+    /// Gives it in words, for "must come to".
+    pub(super) const fn words(self) -> &'static str {
+        match self {
+            Self::Equal => "exactly",
+            Self::AtLeast => "at least",
+            Self::Above => "more than",
+            Self::AtMost => "at most",
+            Self::Below => "less than",
+        }
+    }
+
     const fn sign(self) -> &'static str {
         match self {
             Self::Equal => "",
@@ -364,7 +383,7 @@ pub(super) fn earlier(one: Option<WallTime>, other: Option<WallTime>) -> Option<
 pub(super) fn span(length: Duration) -> String {
     let seconds = length.as_secs();
     for (unit, letter) in [(24 * 60 * 60, 'd'), (60 * 60, 'h'), (60, 'm')] {
-        if seconds >= unit && seconds % unit == 0 {
+        if seconds >= unit && seconds.is_multiple_of(unit) {
             return format!("{}{letter}", seconds / unit);
         }
     }

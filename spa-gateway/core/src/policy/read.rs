@@ -1,6 +1,7 @@
 //! Reads single values of the file: durations, ports, addresses, names. Knows no keys.
 
 use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use core::net::IpAddr;
@@ -8,6 +9,10 @@ use core::time::Duration;
 
 use spa_order::Protocol;
 
+use super::fact::FactSource;
+use super::posture::Comparison;
+use super::risk::RiskLimit;
+use super::rule::{Factors, Network};
 use super::{PortRange, Target};
 use crate::name::Name;
 use crate::settings::LONGEST_SESSION;
@@ -15,42 +20,157 @@ use crate::settings::LONGEST_SESSION;
 /// What is wrong with a value, and the remedy.
 pub(super) type Wrong = (String, String);
 
+/// The oldest facts a policy may take.
+const LONGEST_AGE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
 /// Reads "90s", "30m", "8h" or "1d".
 pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
     let wrong = || {
         (
-            format!("`{text}` is no session length"),
+            format!("`{}` is no session length", text.escape_debug()),
             r#"write a number and a unit from ten seconds to one day, as "30m", "8h" or "1d""#
                 .to_owned(),
         )
     };
-    let (number, unit) = text
-        .split_at_checked(text.len().saturating_sub(1))
-        .ok_or_else(wrong)?;
+    span(text)
+        .filter(|length| (Duration::from_secs(10)..=LONGEST_SESSION).contains(length))
+        .ok_or_else(wrong)
+}
+
+/// Reads how old facts may be.
+pub(super) fn max_age(text: &str) -> Result<Duration, Wrong> {
+    span(text)
+        .filter(|age| (Duration::from_secs(60)..=LONGEST_AGE).contains(age))
+        .ok_or_else(|| {
+            (
+                format!("`{}` is no age", text.escape_debug()),
+                r#"write a number and a unit from one minute to 90 days, as "15m" or "7d""#
+                    .to_owned(),
+            )
+        })
+}
+
+/// Reads a number with a unit.
+fn span(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1))?;
     if !number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(wrong());
+        return None;
     }
-    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let number: u64 = number.parse().ok()?;
     let seconds = match unit {
         "s" => 1,
         "m" => 60,
         "h" => 60 * 60,
         "d" => 24 * 60 * 60,
-        _ => return Err(wrong()),
+        _ => return None,
     };
-    let length = Duration::from_secs(number.checked_mul(seconds).ok_or_else(wrong)?);
-    if (Duration::from_secs(10)..=LONGEST_SESSION).contains(&length) {
-        Ok(length)
-    } else {
-        Err(wrong())
+    number.checked_mul(seconds).map(Duration::from_secs)
+}
+
+/// Reads where the members of a group are kept.
+pub(super) fn directory(text: &str) -> Result<Box<str>, Wrong> {
+    let plain = text.len() <= 256 && !text.chars().any(char::is_control);
+    let known = text
+        .strip_prefix("ldap:")
+        .is_some_and(|rest| !rest.is_empty());
+    (plain && known).then(|| text.into()).ok_or_else(|| {
+        (
+            format!("`{}` is no directory", text.escape_debug()),
+            r#"write `ldap:` and the name of the group there, or list the members"#.to_owned(),
+        )
+    })
+}
+
+/// Reads the name of a factor.
+pub(super) fn factor(text: &str) -> Result<Factors, Wrong> {
+    let named = Factors::NAMED.into_iter().find(|(name, _)| *name == text);
+    named.map(|(_, factor)| factor).ok_or_else(|| {
+        (
+            format!("`{}` is no factor", text.escape_debug()),
+            format!(
+                "the factors are: {}",
+                Factors::NAMED.map(|(name, _)| name).join(", ")
+            ),
+        )
+    })
+}
+
+/// Reads who may say something of a device.
+pub(super) fn source(text: &str) -> Result<FactSource, Wrong> {
+    FactSource::named(text).ok_or_else(|| {
+        (
+            format!("`{}` is no source of facts", text.escape_debug()),
+            format!(
+                "the sources are: {}",
+                FactSource::ALL.map(FactSource::name).join(", ")
+            ),
+        )
+    })
+}
+
+/// Reads "<= 40" or "<= 40 else 15m".
+pub(super) fn risk(text: &str) -> Result<RiskLimit, Wrong> {
+    let wrong = || {
+        (
+            format!("`{}` is no limit of risk", text.escape_debug()),
+            r#"write it as "<= 40", or "<= 40 else 15m" to shorten the session instead"#.to_owned(),
+        )
+    };
+    let (limit, shortened) = match text.split_once(" else ") {
+        Some((limit, length)) => (limit, Some(duration(length)?)),
+        None => (text, None),
+    };
+    let (comparison, points) = Comparison::strip(limit);
+    let plain = !points.is_empty() && points.bytes().all(|byte| byte.is_ascii_digit());
+    let points = points.parse().ok().filter(|_| plain).ok_or_else(wrong)?;
+    if comparison == Comparison::Equal {
+        return Err(wrong());
     }
+    if (comparison, points) == (Comparison::Below, 0) {
+        return Err((
+            "no risk is below 0: this can never hold".to_owned(),
+            "write a higher number, or remove it".to_owned(),
+        ));
+    }
+    Ok(RiskLimit {
+        comparison,
+        points,
+        shortened,
+    })
+}
+
+/// Reads an address a knock comes from.
+pub(super) fn address(text: &str) -> Result<IpAddr, Wrong> {
+    text.parse::<IpAddr>()
+        .map(|address| address.to_canonical())
+        .map_err(|_| {
+            (
+                format!("`{}` is no address", text.escape_debug()),
+                r#"write it as "203.0.113.9""#.to_owned(),
+            )
+        })
+}
+
+/// Reads an address or a prefix a knock may come from.
+pub(super) fn network(text: &str) -> Result<Network, Wrong> {
+    let (address, prefix) = prefixed(text)?;
+    if address != address.to_canonical() {
+        return Err((
+            format!(
+                "`{}` is an IPv4 address in IPv6 clothes",
+                text.escape_debug()
+            ),
+            "write it as an IPv4 address".to_owned(),
+        ));
+    }
+    Ok(Network { address, prefix })
 }
 
 /// Reads "443/tcp" or "8000-8100/udp".
 pub(super) fn ports(text: &str) -> Result<PortRange, Wrong> {
     let wrong = || {
         (
-            format!("`{text}` is no port"),
+            format!("`{}` is no port", text.escape_debug()),
             r#"write PORT/PROTO or FIRST-LAST/PROTO with tcp or udp, as "443/tcp" or "8000-8100/tcp""#.to_owned(),
         )
     };
@@ -86,11 +206,24 @@ pub(super) fn target(text: &str) -> Result<Target, Wrong> {
     if text == "gateway" {
         return Ok(Target::Gateway);
     }
+    let (address, prefix) = prefixed(text)?;
+    if unreachable(address, prefix) {
+        return Err((
+            format!(
+                "`{text}` can be no resource: it is multicast, loopback, unspecified or IPv4-mapped"
+            ),
+            "name an address behind the gateway".to_owned(),
+        ));
+    }
+    Ok(Target::Network { address, prefix })
+}
+
+/// Reads an address or a prefix without host bits.
+fn prefixed(text: &str) -> Result<(IpAddr, u8), Wrong> {
     let wrong = || {
         (
-            format!("`{text}` is no address"),
-            r#"write an address, a prefix, or "gateway", as "10.0.5.10" or "10.0.6.0/28""#
-                .to_owned(),
+            format!("`{}` is no address", text.escape_debug()),
+            r#"write an address or a prefix, as "10.0.5.10" or "10.0.6.0/28""#.to_owned(),
         )
     };
     let (address, prefix) = match text.split_once('/') {
@@ -114,15 +247,7 @@ pub(super) fn target(text: &str) -> Result<Target, Wrong> {
             format!("write `{first}/{prefix}` for the network or `{address}` for the host"),
         ));
     }
-    if unreachable(address, prefix) {
-        return Err((
-            format!(
-                "`{text}` can be no resource: it is multicast, loopback, unspecified or IPv4-mapped"
-            ),
-            "name an address behind the gateway".to_owned(),
-        ));
-    }
-    Ok(Target::Network { address, prefix })
+    Ok((address, prefix))
 }
 
 /// Gives the first address of a prefix.
@@ -153,7 +278,12 @@ fn unreachable(address: IpAddr, prefix: u8) -> bool {
 
 /// Reads a name.
 pub(super) fn name(text: &str) -> Result<Name, Wrong> {
-    Name::parse(text).map_err(|why| (format!("`{text}` is no name"), format!("{why}")))
+    Name::parse(text).map_err(|why| {
+        (
+            format!("`{}` is no name", text.escape_debug()),
+            format!("{why}"),
+        )
+    })
 }
 
 #[cfg(test)]

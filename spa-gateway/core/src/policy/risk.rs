@@ -45,16 +45,16 @@ impl Weights {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Signals {
     /// Whether this person was seen in this network before.
-    pub network: Network,
+    pub network: NetworkSeen,
     /// Whether this person knocks at this hour.
-    pub hour: Hour,
+    pub hour: HourSeen,
     /// Failures in a row before this knock.
     pub failures: u32,
 }
 
 /// What is known of the network a knock came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Network {
+pub enum NetworkSeen {
     /// Seen before, last then.
     Known(WallTime),
     /// Never, or long ago.
@@ -63,7 +63,7 @@ pub enum Network {
 
 /// What is known of the hour of a knock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Hour {
+pub enum HourSeen {
     /// One of this person's hours.
     Usual,
     /// None of them.
@@ -202,11 +202,11 @@ impl Weighing<'_> {
         [
             (
                 Factor::Network,
-                when(signals.network == Network::New, weights.new_network),
+                when(signals.network == NetworkSeen::New, weights.new_network),
             ),
             (
                 Factor::Hour,
-                when(signals.hour == Hour::Unusual, weights.unusual_hour),
+                when(signals.hour == HourSeen::Unusual, weights.unusual_hour),
             ),
             (
                 Factor::Failures,
@@ -226,25 +226,22 @@ impl Weighing<'_> {
 
     fn posture_age(&self) -> Option<Duration> {
         let newest = self.facts?.newest()?;
-        Some(
-            self.at
-                .map_or(Duration::ZERO, |at| at.since(newest)),
-        )
+        Some(self.at.map_or(Duration::ZERO, |at| at.since(newest)))
     }
 
     fn evidence(&self, factor: Factor, signals: &Signals) -> String {
         match factor {
             Factor::Network => match (signals.network, self.at) {
-                (Network::New, _) => "not seen in this network within 30 days".into(),
-                (Network::Known(last), Some(at)) => {
+                (NetworkSeen::New, _) => "not seen in this network within 30 days".into(),
+                (NetworkSeen::Known(last), Some(at)) => {
                     format!("seen in this network {} ago", span(at.since(last)))
                 }
-                (Network::Known(_), None) => "seen in this network before".into(),
+                (NetworkSeen::Known(_), None) => "seen in this network before".into(),
             },
             Factor::Hour => match signals.hour {
-                Hour::Usual => "one of this person's hours".into(),
-                Hour::Unusual => "this person does not knock at this hour".into(),
-                Hour::Unknown => "too few knocks to tell".into(),
+                HourSeen::Usual => "one of this person's hours".into(),
+                HourSeen::Unusual => "this person does not knock at this hour".into(),
+                HourSeen::Unknown => "too few knocks to tell".into(),
             },
             Factor::Failures => format!("{} failures in a row before", signals.failures),
             Factor::Posture => match self.posture_age() {
@@ -285,8 +282,8 @@ mod tests {
     #[test]
     fn the_total_is_the_sum_of_what_is_printed() {
         let signals = Signals {
-            network: Network::New,
-            hour: Hour::Unusual,
+            network: NetworkSeen::New,
+            hour: HourSeen::Unusual,
             failures: 3,
         };
         let weighing = Weighing {
@@ -309,8 +306,8 @@ mod tests {
     #[test]
     fn a_sum_no_number_can_hold_is_the_largest() {
         let signals = Signals {
-            network: Network::New,
-            hour: Hour::Unknown,
+            network: NetworkSeen::New,
+            hour: HourSeen::Unknown,
             failures: u32::MAX,
         };
         let weighing = Weighing {

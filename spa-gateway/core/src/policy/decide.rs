@@ -1,0 +1,547 @@
+//! The engine: one request, the rules of its resource, level by level.
+//!
+//! Invariant: a fact that is not known never satisfies an allow and always triggers a deny. `decide`
+//! and `explain` run the same code; a [`Watcher`] hears what was evaluated, and decides nothing.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use spa_proto::WallTime;
+
+use super::decision::{Allow, Authority, Decision, Deny, EndsBy, Limits, Reason};
+use super::held::{Clause, Held};
+use super::request::{Grant, Request};
+use super::risk::{RiskHeld, Weighing};
+use super::rule::{DEFAULT_PRIORITY, Effect, Factors, Rule, Who};
+use super::words;
+use super::zone::{Face, instant_at};
+use super::{Mode, Policy, Resource};
+
+/// Hears of everything that is evaluated.
+pub(super) trait Watcher {
+    /// Whether it wants to hear of rules that cannot matter any more.
+    const HEARS_ALL: bool;
+    /// A clause of the rule that is being evaluated.
+    fn clause(&mut self, held: Held, words: &dyn Fn() -> Clause);
+    /// A rule is done with.
+    fn rule(&mut self, rule: &Rule, state: RuleState);
+    /// The just-in-time grant is done with.
+    fn grant(&mut self, grant: Grant, state: RuleState);
+}
+
+/// What became of a rule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RuleState {
+    /// All of it holds.
+    Matches,
+    /// A condition does not.
+    Fails,
+    /// It speaks of other people.
+    OtherPeople,
+    /// A higher level, or a deny of its own, decided before it.
+    NotReached,
+}
+
+/// Hears nothing.
+struct Deaf;
+
+impl Watcher for Deaf {
+    const HEARS_ALL: bool = false;
+    fn clause(&mut self, _: Held, _: &dyn Fn() -> Clause) {}
+    fn rule(&mut self, _: &Rule, _: RuleState) {}
+    fn grant(&mut self, _: Grant, _: RuleState) {}
+}
+
+/// Keeps the clauses of one rule that failed, or that triggered it.
+struct Failing {
+    effect: Effect,
+    clauses: Vec<Clause>,
+}
+
+impl Watcher for Failing {
+    const HEARS_ALL: bool = false;
+    fn clause(&mut self, held: Held, words: &dyn Fn() -> Clause) {
+        let counts = match self.effect {
+            Effect::Allow => !held.satisfies(),
+            Effect::Deny => held.triggers(),
+        };
+        if counts {
+            self.clauses.push(words());
+        }
+    }
+    fn rule(&mut self, _: &Rule, _: RuleState) {}
+    fn grant(&mut self, _: Grant, _: RuleState) {}
+}
+
+impl Policy {
+    /// Decides one request.
+    pub fn decide(&self, request: &Request<'_>) -> Decision {
+        self.run(request, &mut Deaf)
+    }
+
+    /// Decides one request while somebody listens.
+    pub(super) fn run<W: Watcher>(&self, request: &Request<'_>, watcher: &mut W) -> Decision {
+        let Some(resource) = self.resources.get(request.resource) else {
+            return denied(Reason::NoResource);
+        };
+        if request.lock.is_some() {
+            return denied(Reason::Locked);
+        }
+        if request.port.is_some_and(|port| !resource.has_port(port)) {
+            return denied(Reason::NoPort);
+        }
+        let evaluation = Evaluation {
+            policy: self,
+            request,
+            resource,
+            face: request.at.map(|at| self.zone.face(at)),
+            risk: self.weighing(request, resource).total(),
+        };
+        match evaluation.decide(watcher) {
+            Decision::Deny(deny) if evaluation.learns(&deny) => {
+                Decision::Observe(evaluation.learning(), deny)
+            }
+            decision => decision,
+        }
+    }
+
+    pub(super) fn weighing<'a>(&self, request: &Request<'a>, resource: &Resource) -> Weighing<'a> {
+        Weighing {
+            weights: self.weights,
+            input: request.risk,
+            facts: request.facts,
+            sensitivity: resource.sensitivity,
+            at: request.at,
+        }
+    }
+}
+
+/// One request, with what is computed once for all rules.
+pub(super) struct Evaluation<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) request: &'a Request<'a>,
+    pub(super) resource: &'a Resource,
+    /// What the policy's clock shows.
+    pub(super) face: Option<Face>,
+    /// The sum of the risk.
+    pub(super) risk: Option<u16>,
+}
+
+/// What the conditions of one rule came to.
+struct Conditioned {
+    held: Held,
+    /// How many keywords do not hold.
+    failures: u8,
+    /// The first of them.
+    reason: Option<Reason>,
+    ends: Ends,
+    shortened: Option<Duration>,
+}
+
+/// The earliest end so far, and what makes it.
+#[derive(Clone, Copy)]
+struct Ends {
+    at: WallTime,
+    by: EndsBy,
+}
+
+/// The allows of one level that match, merged: the shortest, and every factor.
+struct Merged {
+    by: Option<Authority>,
+    length: Duration,
+    factors: Factors,
+    ends: Ends,
+}
+
+/// The allow that came closest.
+struct Closest<'a> {
+    rule: &'a Rule,
+    failures: u8,
+    reason: Reason,
+}
+
+const NEVER: Ends = Ends {
+    at: WallTime::from_millis(u64::MAX),
+    by: EndsBy::Length,
+};
+
+impl<'a> Evaluation<'a> {
+    fn decide<W: Watcher>(&self, watcher: &mut W) -> Decision {
+        let index = &self.policy.index;
+        let atoms = index.atoms_of(self.request.person);
+        let rules = index.rules_of(self.request.resource);
+        let mut grant = self.request.grant;
+        let mut closest = None;
+        let mut decided = None;
+        let mut rules = rules
+            .iter()
+            .filter_map(|at| Some((*at, self.policy.rules.get(*at)?)))
+            .peekable();
+        loop {
+            let next = rules.peek().map(|(_, rule)| rule.priority);
+            let level = match (next, grant.is_some()) {
+                (Some(priority), true) => priority.max(DEFAULT_PRIORITY),
+                (Some(priority), false) => priority,
+                (None, true) => DEFAULT_PRIORITY,
+                (None, false) => break,
+            };
+            let granted = if level == DEFAULT_PRIORITY {
+                grant.take()
+            } else {
+                None
+            };
+            let mut merged = Merged::nothing();
+            while let Some((at, rule)) = rules.next_if(|(_, rule)| rule.priority == level) {
+                if decided.is_some() {
+                    watcher.rule(rule, RuleState::NotReached);
+                } else if !index.speaks(at, atoms) {
+                    watcher.rule(rule, RuleState::OtherPeople);
+                } else {
+                    decided = self.rule(rule, &mut merged, &mut closest, watcher);
+                    if decided.is_some() && !W::HEARS_ALL {
+                        break;
+                    }
+                }
+            }
+            if let Some(grant) = granted {
+                let live = self.request.at.is_none_or(|at| at < grant.until);
+                let state = match (&decided, live) {
+                    (Some(_), _) => RuleState::NotReached,
+                    (None, true) => RuleState::Matches,
+                    (None, false) => RuleState::Fails,
+                };
+                if state == RuleState::Matches {
+                    merged.grant(grant, self.policy);
+                }
+                watcher.grant(grant, state);
+            }
+            if decided.is_none() {
+                decided = merged.by.is_some().then(|| self.merged(merged, watcher));
+            }
+            if decided.is_some() && !W::HEARS_ALL {
+                break;
+            }
+        }
+        decided.unwrap_or_else(|| self.nothing_matches(closest))
+    }
+
+    /// Evaluates one rule that speaks of the person; gives the decision if it is made by that.
+    fn rule<W: Watcher>(
+        &self,
+        rule: &'a Rule,
+        merged: &mut Merged,
+        closest: &mut Option<Closest<'a>>,
+        watcher: &mut W,
+    ) -> Option<Decision> {
+        watcher.clause(Held::Yes, &|| words::who(rule, self));
+        let found = self.conditions(rule, watcher);
+        let matches = match rule.effect {
+            Effect::Allow => found.held.satisfies(),
+            Effect::Deny => found.held.triggers(),
+        };
+        watcher.rule(
+            rule,
+            if matches {
+                RuleState::Matches
+            } else {
+                RuleState::Fails
+            },
+        );
+        match (rule.effect, matches) {
+            (Effect::Deny, true) => Some(Decision::Deny(Deny {
+                reason: Reason::Rule,
+                rule: Some(rule.name.clone()),
+                failing: self.failing(rule),
+            })),
+            (Effect::Deny, false) => None,
+            (Effect::Allow, true) => {
+                merged.add(rule, &found, self.policy);
+                None
+            }
+            (Effect::Allow, false) => {
+                let nearer = closest
+                    .as_ref()
+                    .is_none_or(|best| found.failures < best.failures);
+                if nearer {
+                    *closest = Some(Closest {
+                        rule,
+                        failures: found.failures,
+                        reason: found.reason.unwrap_or(Reason::NoRule),
+                    });
+                }
+                None
+            }
+        }
+    }
+
+    /// Evaluates every condition of a rule; none is skipped, so that all that fails is known.
+    fn conditions<W: Watcher>(&self, rule: &Rule, watcher: &mut W) -> Conditioned {
+        let conditions = &rule.conditions;
+        let mut found = Conditioned {
+            held: Held::Yes,
+            failures: 0,
+            reason: None,
+            ends: NEVER,
+            shortened: None,
+        };
+        if let Some(until) = conditions.until {
+            let held = known(self.request.at.map(|at| at < until));
+            watcher.clause(held, &|| words::until(until, held, self));
+            found.add(held, Reason::Expired);
+            found.ends.sooner(until, EndsBy::Until);
+        }
+        if !conditions.from.is_empty() {
+            let held = known(
+                self.request
+                    .source
+                    .map(|source| conditions.from.iter().any(|from| from.holds(source))),
+            );
+            watcher.clause(held, &|| words::from(&conditions.from, held, self));
+            found.add(held, Reason::Source);
+        }
+        if let Some(when) = &conditions.when {
+            let closes = self.face.map(|face| when.closes(&self.policy.zone, &face));
+            let held = known(closes.map(|closes| closes.is_some()));
+            watcher.clause(held, &|| words::when(when, held, self));
+            found.add(held, Reason::Window);
+            if let Some(closes) = closes.flatten() {
+                found.ends.sooner(instant_at(closes), EndsBy::Window);
+            }
+        }
+        if !conditions.posture.is_empty() {
+            self.posture(&conditions.posture, &mut found, watcher);
+        }
+        if let Some(limit) = conditions.risk {
+            let risk = limit.holds(self.risk);
+            let held = match risk {
+                RiskHeld::Yes | RiskHeld::Shortened(_) => Held::Yes,
+                RiskHeld::No => Held::No,
+                RiskHeld::Missing => Held::Missing,
+            };
+            if let RiskHeld::Shortened(length) = risk {
+                found.shortened = Some(length);
+            }
+            watcher.clause(held, &|| words::risk(limit, held, self));
+            found.add(held, Reason::Risk);
+        }
+        if !conditions.approve.is_empty() {
+            let until = self.approved(rule);
+            let held = if until.is_some() {
+                Held::Yes
+            } else {
+                Held::Missing
+            };
+            watcher.clause(held, &|| words::approve(&conditions.approve, held));
+            found.add(held, Reason::Approval);
+            if let Some(until) = until {
+                found.ends.sooner(until, EndsBy::Approval);
+            }
+        }
+        found
+    }
+
+    fn posture<W: Watcher>(&self, wanted: &[usize], found: &mut Conditioned, watcher: &mut W) {
+        let mut held = Held::Yes;
+        for requirement in wanted.iter().filter_map(|at| self.policy.postures.get(*at)) {
+            let standing =
+                requirement.decide(self.request.facts, self.request.at, |held, words| {
+                    watcher.clause(held, words);
+                });
+            held = held.and(standing.held);
+            if let Some(until) = standing.until {
+                found.ends.sooner(until, EndsBy::Posture);
+            }
+        }
+        found.add(held, Reason::Posture);
+    }
+
+    /// Gives until when somebody else, who may, agreed to this rule for this request.
+    fn approved(&self, rule: &Rule) -> Option<WallTime> {
+        let counts = |by: &crate::name::Name| {
+            by != self.request.person
+                && rule.conditions.approve.iter().any(|who| match who {
+                    Who::Person(name) => name == by,
+                    Who::Group(group) => self.policy.is_member(group, by),
+                })
+        };
+        self.request
+            .approvals
+            .iter()
+            .filter(|approval| approval.rule == rule.name && counts(&approval.by))
+            .filter(|approval| self.request.at.is_none_or(|at| at < approval.until))
+            .map(|approval| approval.until)
+            .max()
+    }
+
+    /// A level with matching allows: all their factors are needed, the earliest of all ends counts.
+    fn merged<W: Watcher>(&self, merged: Merged, watcher: &mut W) -> Decision {
+        let held = Held::of(self.request.factors.hold(merged.factors));
+        watcher.clause(held, &|| words::factors(merged.factors, held, self));
+        let rule = match &merged.by {
+            Some(Authority::Rule(name)) => Some(name.clone()),
+            Some(Authority::Grant(_) | Authority::Learning) | None => None,
+        };
+        if !held.satisfies() {
+            return Decision::Deny(Deny {
+                reason: Reason::Factors,
+                rule,
+                failing: alloc::vec![words::factors(merged.factors, held, self)],
+            });
+        }
+        Decision::Allow(self.allow(
+            merged.ends,
+            merged.length,
+            merged.factors,
+            merged.by.unwrap_or(Authority::Learning),
+        ))
+    }
+
+    fn allow(&self, ends: Ends, length: Duration, factors: Factors, by: Authority) -> Allow {
+        let opened = self.request.opened.or(self.request.at);
+        let opened = opened.unwrap_or(WallTime::from_millis(0));
+        let mut first = Ends {
+            at: opened.saturating_add(length),
+            by: EndsBy::Length,
+        };
+        first.sooner(ends.at, ends.by);
+        if let Some(ceiling) = self.request.ceiling {
+            first.sooner(ceiling, EndsBy::Ceiling);
+        }
+        Allow {
+            not_after: first.at,
+            ends_by: first.by,
+            factors,
+            limits: Limits {
+                length,
+                idle: self.policy.defaults.idle,
+            },
+            by,
+        }
+    }
+
+    fn nothing_matches(&self, closest: Option<Closest<'_>>) -> Decision {
+        let Some(closest) = closest else {
+            return denied(Reason::NoRule);
+        };
+        Decision::Deny(Deny {
+            reason: closest.reason,
+            rule: Some(closest.rule.name.clone()),
+            failing: self.failing(closest.rule),
+        })
+    }
+
+    /// Gives the clauses of a rule that failed it, or, for a deny, triggered it.
+    fn failing(&self, rule: &Rule) -> Vec<Clause> {
+        let mut failing = Failing {
+            effect: rule.effect,
+            clauses: Vec::new(),
+        };
+        let _ = self.conditions(rule, &mut failing);
+        failing.clauses
+    }
+
+    /// Says whether the resource is being learned and this would-be denial passes. What an
+    /// administrator denies by name, and what was not proven, stays denied.
+    fn learns(&self, deny: &Deny) -> bool {
+        self.resource.mode == Mode::Observe
+            && match deny.reason {
+                Reason::NoRule
+                | Reason::Expired
+                | Reason::Source
+                | Reason::Window
+                | Reason::Posture
+                | Reason::Risk
+                | Reason::Approval => self.request.factors.hold(self.policy.defaults.factors),
+                Reason::Locked
+                | Reason::NoResource
+                | Reason::NoPort
+                | Reason::Rule
+                | Reason::Factors => false,
+            }
+    }
+
+    fn learning(&self) -> Allow {
+        let defaults = &self.policy.defaults;
+        self.allow(
+            NEVER,
+            defaults.length,
+            defaults.factors,
+            Authority::Learning,
+        )
+    }
+}
+
+impl Conditioned {
+    fn add(&mut self, held: Held, reason: Reason) {
+        self.held = self.held.and(held);
+        if !held.satisfies() {
+            self.failures = self.failures.saturating_add(1);
+            self.reason = self.reason.or(Some(reason));
+        }
+    }
+}
+
+impl Ends {
+    fn sooner(&mut self, at: WallTime, by: EndsBy) {
+        if at < self.at {
+            *self = Self { at, by };
+        }
+    }
+}
+
+impl Merged {
+    const fn nothing() -> Self {
+        Self {
+            by: None,
+            length: Duration::MAX,
+            factors: Factors::NONE,
+            ends: NEVER,
+        }
+    }
+
+    fn add(&mut self, rule: &Rule, found: &Conditioned, policy: &Policy) {
+        let length = rule.length.unwrap_or(policy.defaults.length);
+        let length = found.shortened.map_or(length, |short| short.min(length));
+        self.length = self.length.min(length);
+        self.factors = self
+            .factors
+            .with(rule.factors.unwrap_or(policy.defaults.factors));
+        self.ends.sooner(found.ends.at, found.ends.by);
+        // Rules come in the order of their names.
+        if self.by.is_none() {
+            self.by = Some(Authority::Rule(rule.name.clone()));
+        }
+    }
+
+    fn grant(&mut self, grant: Grant, policy: &Policy) {
+        self.length = self.length.min(policy.defaults.length);
+        self.factors = self.factors.with(policy.defaults.factors);
+        self.ends.sooner(grant.until, EndsBy::Grant);
+        if self.by.is_none() {
+            self.by = Some(Authority::Grant(grant.id));
+        }
+    }
+}
+
+const fn known(held: Option<bool>) -> Held {
+    match held {
+        Some(true) => Held::Yes,
+        Some(false) => Held::No,
+        None => Held::Missing,
+    }
+}
+
+const fn denied(reason: Reason) -> Decision {
+    Decision::Deny(Deny {
+        reason,
+        rule: None,
+        failing: Vec::new(),
+    })
+}
+
+/// Gives a list as it is written in a policy.
+pub(super) fn listed<T: ToString>(all: &[T]) -> String {
+    let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+    all.join(", ")
+}
