@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use spa_tests::gateway::Gateway;
+use spa_tests::person::Person;
 use spa_tests::program::Program;
 use spa_tests::topology::{GATEWAY, PORT, Town, address};
 use toml_edit::value;
@@ -61,21 +62,16 @@ fn a_bad_configuration_is_refused_with_file_and_line() {
     assert_refuses(&gateway, &[&file]);
 }
 
-/// A policy with a key that this version does not know yet says so, with file and line, and nobody gets in by it.
+/// A policy with a key nobody knows is refused with file and line by `check`; a gateway started with it runs, says so, and
+/// lets nobody in.
 #[test]
 fn a_bad_policy_is_refused_with_file_and_line() {
     let town = Town::build().unwrap();
-    let gateway = Gateway::init(&town).unwrap();
-    let policy = gateway.policy().to_str().unwrap().to_owned();
-    let text = spa_tests::gateway::POLICY.replace(
-        "to   = [\"db\"]",
-        "to   = [\"db\"]\nwhen = \"Mon-Fri 08:00-19:00\"",
-    );
-    let at = text
-        .lines()
-        .position(|line| line.starts_with("when"))
-        .unwrap()
-        + 1;
+    let mut gateway = Gateway::init(&town).unwrap();
+    let text = spa_tests::gateway::POLICY
+        .replace("to   = [\"db\"]", "to   = [\"db\"]\nwhenever = \"Monday\"");
+    let at = text.lines().position(|line| line.starts_with("whenever"));
+    let place = format!("{}:{}", gateway.policy().display(), at.unwrap() + 1);
     gateway.write_policy(&text).unwrap();
     let mut check = gateway
         .space()
@@ -85,8 +81,13 @@ fn a_bad_policy_is_refused_with_file_and_line() {
     checked
         .wait(REACHED)
         .unwrap()
-        .refusal(1, &[&format!("{policy}:{at}"), "when", "not supported"])
+        .refusal(1, &[&place, "whenever"])
         .unwrap();
+    gateway.start().unwrap();
+    assert!(gateway.daemon().said().contains(&place));
+    let mut ana = Person::enrolled(&gateway, &town.client, "ana").unwrap();
+    let knocked = ana.knock(&["wiki"]).unwrap();
+    knocked.refusal(1, &["policy grants nothing"]).unwrap();
 }
 
 /// Configuration and key files that others can write, and keys that others can read, are refused.
