@@ -115,7 +115,7 @@ impl<'a> Frame<'a> {
 ///
 /// A packet that never met a wire (veth, a bridge, virtio) carries the folded sum of the
 /// pseudo-header alone, since the sender's kernel leaves the rest to hardware that is
-/// not there. `docs/decisions/udp-checksum.md` says why that form is accepted.
+/// not there. `docs/decisions/0004-an-unfinished-udp-checksum.md` says why that form is accepted.
 fn checksum_fits(found: u16, pseudo: u16, datagram: &[u8], v4: bool) -> bool {
     let absent = v4 && found == 0;
     let unfinished = found == pseudo;
