@@ -131,9 +131,9 @@ fn what_does_not_exist_and_what_is_not_allowed_look_the_same() {
     place.gateway.stop().unwrap();
     place.gateway.start().unwrap();
     let nothing = ana.knock(&["nonsense"]).unwrap();
-    nothing.refusal(1, &["policy grants nothing"]).unwrap();
+    nothing.refusal(1, &["policy allows nothing"]).unwrap();
     let others = ana.knock(&["db"]).unwrap();
-    others.refusal(1, &["policy grants nothing"]).unwrap();
+    others.refusal(1, &["policy allows nothing"]).unwrap();
     assert!(nothing.err.contains("nonsense: "), "{}", nothing.err);
     assert_eq!(
         nothing.err.replace("nonsense", "X"),

@@ -87,7 +87,7 @@ fn a_bad_policy_is_refused_with_file_and_line() {
     assert!(gateway.daemon().said().contains(&place));
     let mut ana = Person::enrolled(&gateway, &town.client, "ana").unwrap();
     let knocked = ana.knock(&["wiki"]).unwrap();
-    knocked.refusal(1, &["policy grants nothing"]).unwrap();
+    knocked.refusal(1, &["policy allows nothing"]).unwrap();
 }
 
 /// Configuration and key files that others can write, and keys that others can read, are refused.

@@ -85,7 +85,7 @@ fn a_full_pool_is_said_in_one_line() {
     people[1]
         .knock(&["wiki"])
         .unwrap()
-        .refusal(1, &["no room", "no tunnel address is free"])
+        .refusal(1, &["no tunnel address is free"])
         .unwrap();
     place.assert_reaches_wiki(&people[0]);
     // The sessions of the enrolments reach nothing and wait for nobody; bo's knock has left none.
