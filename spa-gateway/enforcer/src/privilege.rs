@@ -75,10 +75,6 @@ pub fn give_up() -> Result<(), PrivilegeError> {
     };
     set_capabilities(None, sets).map_err(step("capabilities"))?;
     set_no_new_privs(true).map_err(step("no_new_privs"))?;
-    let failed = |source| PrivilegeError::GiveUp {
-        step: "system calls",
-        source,
-    };
     // On 32-bit machines seccompiler is not at home; there the capabilities are all there is.
     #[cfg(target_pointer_width = "64")]
     crate::system_calls::confine().map_err(|source| PrivilegeError::GiveUp {

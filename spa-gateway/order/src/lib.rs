@@ -3,8 +3,11 @@
 //! Orders travel over a `SOCK_SEQPACKET` pair, one per message, always exactly
 //! [`ORDER_LEN`] bytes; answers always exactly [`ANSWER_LEN`]. Every order gets one
 //! answer with the same sequence number; [`Order::ListPeers`] and
-//! [`Order::ListOpenings`] get any number of them and then [`Answer::End`]. The first
-//! message of all is the enforcer's [`Answer::Hello`], sequence 0, with descriptors.
+//! [`Order::ListOpenings`] get any number of them and then [`Answer::End`]. Answers
+//! come in the order of the orders, but for [`Order::Forget`], which takes its time.
+//! Whoever sends also reads: with about two hundred messages unread each side waits
+//! for the other. The first message of all is the enforcer's [`Answer::Hello`],
+//! sequence 0, with descriptors.
 //!
 //! Invariant: `decode` accepts precisely what `encode` writes. Every byte that a kind
 //! does not use is zero, every enum byte is known, every address has one spelling. A

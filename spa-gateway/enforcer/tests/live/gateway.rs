@@ -66,11 +66,15 @@ impl Gateway {
 
     /// Starts it in namespaces that are there.
     pub fn start_in(namespace: Namespace, client: Namespace, more: &str) -> Self {
+        Self::start_flags(namespace, client, &format!("{FLAGS} {more}"))
+    }
+
+    fn start_flags(namespace: Namespace, client: Namespace, flags: &str) -> Self {
         let Launched {
             mut child,
             socket,
             mut stderr,
-        } = launch(&namespace, &format!("{FLAGS} {more}"));
+        } = launch(&namespace, flags);
         match receive_hello(&socket) {
             Some((hello, descriptors)) => Self {
                 namespace,
@@ -84,6 +88,27 @@ impl Gateway {
             },
             None => panic!("no hello, {:?}: {}", child.wait(), said(&mut stderr)),
         }
+    }
+
+    /// Starts it with room for so many peers.
+    pub fn start_for(peers: u32) -> Self {
+        let (namespace, client) = outside();
+        let flags = FLAGS.replace("--max-peers 3", &format!("--max-peers {peers}"));
+        Self::start_flags(namespace, client, &flags)
+    }
+
+    /// Orders without waiting for the answer.
+    pub fn post(&mut self, order: &Order) {
+        self.seq += 1;
+        self.send(&order.encode(self.seq)[..]);
+    }
+
+    /// Receives an answer to whichever order.
+    pub fn any_answer(&mut self) -> Answer {
+        let mut bytes = [0; ANSWER_LEN];
+        let socket = self.socket.as_ref().expect("not closed yet");
+        rustix::net::recv(socket, &mut bytes[..], RecvFlags::empty()).expect("an answer");
+        Answer::decode(&bytes).expect("an answer").1
     }
 
     /// Orders, and gives the one answer.

@@ -1,6 +1,8 @@
 //! Promise 4, "it ends": every element has a kernel timeout, and nothing of ours is needed for it to lapse.
 
-use spa_order::{Flow, FlowTarget, Opening, Order, Protocol};
+use std::net::IpAddr;
+
+use spa_order::{Answer, Flow, FlowTarget, Opening, Order, Protocol};
 
 use crate::gateway::{Gateway, door, elements, flow, has_table, ip, ttl};
 use crate::namespace::root;
@@ -211,6 +213,39 @@ fn flows_that_overlap_live_and_close_each_for_itself() {
         assert_eq!(left.len(), flows.len() - closed);
         assert!(!left.contains(&Opening::Flow(flow)));
     }
+}
+
+#[test]
+fn sessions_that_end_together_are_all_confirmed() {
+    if !root() {
+        return;
+    }
+    let mut gateway = Gateway::start_for(3);
+    let tunnels = || (1..=50).map(|last| IpAddr::from([10, 200, 0, last + 1]));
+    for tunnel in tunnels() {
+        let flow = Flow {
+            tunnel,
+            ..flow("10.0.5.10", 443)
+        };
+        gateway.done(&Order::Flow {
+            flow,
+            ttl: ttl(600_000),
+        });
+    }
+    // Forgetting is answered when it is done, closing at once; every order is answered once.
+    for tunnel in tunnels() {
+        gateway.post(&Order::Forget { tunnel });
+        gateway.post(&Order::CloseFlow {
+            flow: Flow {
+                tunnel,
+                ..flow("10.0.5.10", 443)
+            },
+        });
+    }
+    for _ in 0..2 * tunnels().count() {
+        assert_eq!(gateway.any_answer(), Answer::Done);
+    }
+    assert_eq!(gateway.openings(), []);
 }
 
 #[test]
