@@ -71,7 +71,7 @@ fn nf_tables_hint(error: &io::Error) -> &'static str {
             " (has this kernel nf_tables with sets of intervals? Linux 5.6 or newer is needed)"
         }
         Some(libc::ENOENT) => {
-            " (a part of nf_tables is missing from this kernel: nft_ct, and nft_masq for masquerade)"
+            " (a part of nf_tables is missing from this kernel: nft_ct, nft_fib_inet, and nft_masq for masquerade)"
         }
         _ => "",
     }

@@ -39,6 +39,8 @@ pub enum Expression {
         of: Option<Direction>,
         into: Register,
     },
+    /// Loads what kind of address the destination is (`RTN_*`), by the routing table of this moment.
+    DestinationKind { into: Register },
     /// Loads a constant.
     Constant { value: Vec<u8>, into: Register },
     /// Keeps the bits of register 0 that the mask has.

@@ -16,6 +16,10 @@ use super::expression::{Base, Direction, Expression};
 const REG32_00: u32 = 8;
 /// `NFT_REG_VERDICT`.
 const REG_VERDICT: u32 = 0;
+/// `NFT_FIB_RESULT_ADDRTYPE`.
+const FIB_RESULT_ADDRTYPE: u32 = 3;
+/// `NFTA_FIB_F_DADDR`.
+const FIB_DESTINATION: u32 = 1 << 1;
 
 impl nftnl::expr::Expression for Expression {
     fn to_expr(&self, _: &Rule) -> NonNull<sys::nftnl_expr> {
@@ -48,6 +52,11 @@ impl nftnl::expr::Expression for Expression {
                     Some(Direction::Original) => e.u8(sys::NFTNL_EXPR_CT_DIR, 0),
                     None => {}
                 }
+            }
+            Self::DestinationKind { into } => {
+                e.u32(sys::NFTNL_EXPR_FIB_RESULT, FIB_RESULT_ADDRTYPE);
+                e.u32(sys::NFTNL_EXPR_FIB_FLAGS, FIB_DESTINATION);
+                e.u32(sys::NFTNL_EXPR_FIB_DREG, REG32_00 + into);
             }
             Self::Constant { value, into } => {
                 e.u32(sys::NFTNL_EXPR_IMM_DREG, REG32_00 + into);
@@ -89,6 +98,7 @@ impl Expression {
             Self::Payload { .. } => c"payload",
             Self::Meta { .. } => c"meta",
             Self::Ct { .. } => c"ct",
+            Self::DestinationKind { .. } => c"fib",
             Self::Mask { .. } => c"bitwise",
             Self::Equals { .. } | Self::Differs { .. } => c"cmp",
             Self::In { .. } => c"lookup",

@@ -14,6 +14,8 @@ use super::table::{Masquerade, Plan, interface_bytes};
 pub const PREROUTING: &CStr = c"prerouting";
 /// Before connection tracking, for what we send.
 pub const UNTRACKED_OUTPUT: &CStr = c"untracked_output";
+/// What arrives from outside and is not for the gateway.
+pub const PASSING: &CStr = c"passing";
 /// What arrives for the gateway.
 pub const INPUT: &CStr = c"input";
 /// What passes through it.
@@ -48,6 +50,7 @@ pub struct Line {
 pub fn rules(plan: &Plan) -> Vec<Line> {
     let mut lines = Vec::new();
     untracked(&mut lines, plan);
+    passing(&mut lines);
     input(&mut lines, plan);
     from_tunnel(&mut lines);
     uplink(&mut lines, plan);
@@ -118,6 +121,43 @@ fn untracked(lines: &mut Vec<Line>, plan: &Plan) {
             &words,
         );
     }
+}
+
+/// A machine that forwards would take anybody on its wire to the resources, around the tunnel, and would answer
+/// for packets it cannot forward. From outside passes what is for the gateway itself (a port forwarding is, until
+/// destination NAT), and the answers to what came from inside. So a network with public addresses behind a knock
+/// interface is not reached through it.
+fn passing(lines: &mut Vec<Line>) {
+    // include/uapi/linux/rtnetlink.h
+    let kinds: [(u32, &CStr); 4] = [
+        (2, c"for the gateway"),
+        (3, c"for everybody (broadcast)"),
+        (4, c"for any router (anycast)"),
+        (5, c"for everybody (multicast)"),
+    ];
+    for (kind, comment) in kinds {
+        let kind = equals(kind.to_ne_bytes().to_vec());
+        let words = [
+            from_knock(),
+            one(Expression::DestinationKind { into: 0 }),
+            kind,
+            accept(),
+        ];
+        push(lines, PASSING, comment, &words);
+    }
+    let answers = [
+        from_knock(),
+        ct_state(ESTABLISHED | RELATED),
+        ct_reply(),
+        accept(),
+    ];
+    push(lines, PASSING, c"answers to those inside", &answers);
+    push(
+        lines,
+        PASSING,
+        c"nobody passes unasked",
+        &[from_knock(), counted_drop()],
+    );
 }
 
 fn input(lines: &mut Vec<Line>, plan: &Plan) {

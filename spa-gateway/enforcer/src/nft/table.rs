@@ -19,6 +19,9 @@ use crate::netlink::{Link, REQUEST_ACK, Request};
 pub const PRIORITY: i32 = -10;
 /// `raw`: before connection tracking (-200) looks at the packet.
 const RAW_PRIORITY: i32 = -300;
+/// `mangle`: after connection tracking (-200), before destination NAT (-100) and before the kernel would answer
+/// for a packet it cannot forward.
+const PASSING_PRIORITY: i32 = -150;
 /// `srcnat`.
 const NAT_PRIORITY: i32 = 100;
 
@@ -207,6 +210,13 @@ fn chains<'t>(table: &'t nftnl::Table, plan: &Plan) -> Vec<Chain<'t>> {
             rules::UNTRACKED_OUTPUT,
             Hook::Out,
             RAW_PRIORITY,
+            ChainType::Filter,
+            Policy::Accept,
+        ),
+        base(
+            rules::PASSING,
+            Hook::PreRouting,
+            PASSING_PRIORITY,
             ChainType::Filter,
             Policy::Accept,
         ),

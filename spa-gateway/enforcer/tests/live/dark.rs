@@ -163,6 +163,60 @@ fn the_tunnel_addresses_are_not_there_from_outside() {
 }
 
 #[test]
+fn nobody_on_the_wire_passes_through_the_gateway_unasked() {
+    if !root() {
+        return;
+    }
+    let gateway = Gateway::start();
+    let resources = Namespace::new("lan");
+    gateway.namespace.wire(
+        "lan0",
+        &["10.0.5.1/24"],
+        &resources,
+        "eth0",
+        &["10.0.5.10/24"],
+    );
+    resources.ip("route add default via 10.0.5.1");
+    gateway.namespace.sysctl("ipv4/ip_forward", "1");
+    gateway
+        .client
+        .ip(&format!("route add 10.0.5.0/24 via {OUTSIDE}"));
+    let _resource = listen(&resources, "10.0.5.10:443");
+    let unasked = |gateway: &Gateway| gateway.counted("passing", "nobody passes unasked");
+    assert!(!connects(&gateway.client, "10.0.5.10:443"));
+    assert!(unasked(&gateway) > 0);
+    // Nor does the gateway say why: a packet that lives one hop gets no answer.
+    let kind = (AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC);
+    let raw = || socket_with(kind.0, kind.1, kind.2, Some(ipproto::ICMP)).expect("root may");
+    let ears = gateway.client.inside(raw);
+    let patience = rustix::net::sockopt::Timeout::Recv;
+    rustix::net::sockopt::set_socket_timeout(&ears, patience, Some(SILENCE)).expect("a timeout");
+    let before = unasked(&gateway);
+    let short = udp(&gateway.client, CLIENT, 0);
+    short.set_ttl(1).expect("a hop");
+    short.send_to(&[1], "10.0.5.10:9").expect("sent");
+    short.send_to(&[1], "10.0.5.99:9").expect("sent");
+    until("they were dropped", || {
+        (unasked(&gateway) == before + 2).then_some(())
+    });
+    let heard = rustix::net::recv(&ears, &mut [0; 64], rustix::net::RecvFlags::empty());
+    assert_eq!(heard.map(|_| ()), Err(rustix::io::Errno::AGAIN));
+    // Those inside may go out, and what the administrator forwards may come in.
+    let _outside = listen(&gateway.client, "198.51.100.7:80");
+    assert!(connects(&resources, "198.51.100.7:80"));
+    for line in [
+        "add table ip admin",
+        "add chain ip admin in { type nat hook prerouting priority -100; }",
+        "add rule ip admin in tcp dport 8443 dnat to 10.0.5.10:443",
+    ] {
+        gateway
+            .namespace
+            .output("nft", &[&line.replace(" in ", " arriving ")]);
+    }
+    assert!(connects(&gateway.client, &format!("{OUTSIDE}:8443")));
+}
+
+#[test]
 fn a_router_may_complain_about_packets_to_a_live_door_only() {
     if !root() {
         return;
