@@ -142,6 +142,11 @@ impl Person {
         &self.home
     }
 
+    /// The file with the right password.
+    pub fn password_file(&self) -> String {
+        self.file("password").to_string_lossy().into_owned()
+    }
+
     /// The namespace the device is in.
     pub fn space(&self) -> &Namespace {
         &self.space

@@ -1,0 +1,131 @@
+//! What an administrator does: the README's commands lead where it says, and the gateway tells its administrator why.
+
+use std::fs;
+
+use spa_tests::gateway::Gateway;
+use spa_tests::person::{PASSWORD, Person, invite};
+use spa_tests::phone;
+use spa_tests::topology::{SERVER, Town};
+
+use crate::fixture::{Place, with_ana};
+
+/// The commands of the README, in its order, lead from nothing to a page of wiki.
+#[test]
+fn the_readmes_commands_lead_to_a_page() {
+    let town = Town::build().unwrap();
+    let mut gateway = Gateway::bare(&town).unwrap();
+    gateway.run_init(&[]).unwrap().success().unwrap();
+    gateway.configure(|_| {}).unwrap();
+    gateway.start().unwrap();
+    gateway
+        .ask(&["user", "add", "ana", "--group", "eng"])
+        .unwrap();
+    gateway
+        .ask(&["resource", "add", "wiki", SERVER, "443/tcp"])
+        .unwrap();
+    gateway
+        .ask(&["allow", "eng", "wiki", "--for", "8h"])
+        .unwrap();
+    let line = invite(&gateway, "ana", &["--qr"]).unwrap();
+    let ana = Person::new(&gateway, &town.client, "ana", "laptop").unwrap();
+    let mut ana = ana.enroll(&line).unwrap().person;
+    gateway.ask(&["device", "confirm", "ana/laptop"]).unwrap();
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    Place { gateway, town }.assert_reaches_wiki(&ana);
+}
+
+/// Commands that edit the policy keep what a person wrote there, comments included.
+#[test]
+fn edits_of_the_policy_keep_comments() {
+    let town = Town::build().unwrap();
+    let gateway = Gateway::init(&town).unwrap();
+    let with_comment =
+        spa_tests::gateway::POLICY.replace("[resource]", "# asked for by ana\n[resource]");
+    gateway.write_policy(&with_comment).unwrap();
+    gateway
+        .ask(&["resource", "add", "chat", "10.0.5.30", "6697/tcp"])
+        .unwrap();
+    gateway.ask(&["allow", "eng", "chat"]).unwrap();
+    let after = fs::read_to_string(gateway.policy()).unwrap();
+    assert!(
+        after.contains("# asked for by ana") && after.contains("10.0.5.30"),
+        "{after}"
+    );
+    let twice = gateway
+        .admin(&["resource", "add", "chat", "10.0.5.31", "1/tcp"])
+        .unwrap();
+    twice.refusal(1, &["chat"]).unwrap();
+    assert_eq!(fs::read_to_string(gateway.policy()).unwrap(), after);
+}
+
+/// A refused knock tells a stranger nothing and the administrator which factor failed.
+#[test]
+fn the_log_says_which_factor_failed() {
+    let (place, mut ana) = with_ana();
+    let wrong = ana.code_of(phone::step_now() + 1000).unwrap();
+    ana.knock_with(&["wiki"], PASSWORD, &wrong)
+        .unwrap()
+        .refusal(3, &[])
+        .unwrap();
+    let log = place.gateway.ask(&["log", "--denied"]).unwrap();
+    assert!(log.contains("ana") && log.contains("code"), "{log}");
+    assert!(!log.contains("proof"), "{log}");
+    let fresh = ana.fresh_code().unwrap();
+    ana.knock_with(&["wiki"], "incorrect horse", &fresh)
+        .unwrap()
+        .refusal(3, &[])
+        .unwrap();
+    let log = place.gateway.ask(&["log", "--denied"]).unwrap();
+    assert!(log.contains("proof") || log.contains("password"), "{log}");
+}
+
+/// A recovery code stands in for the phone, once.
+#[test]
+fn a_recovery_code_works_once() {
+    let (place, ana) = with_ana();
+    let codes = place.gateway.ask(&["recovery-codes", "ana"]).unwrap();
+    let code = codes.lines().next().expect("a code").trim();
+    let password = ana.password_file();
+    let knock = [
+        "knock",
+        "wiki",
+        "--recovery",
+        code,
+        "--password-file",
+        &password,
+    ];
+    ana.run(&knock).unwrap().success().unwrap();
+    place.assert_reaches_wiki(&ana);
+    ana.run(&["close"]).unwrap().success().unwrap();
+    ana.run(&knock).unwrap().refusal(3, &["no answer"]).unwrap();
+}
+
+/// Every listing speaks JSON, and the session's says from where, to what, until when.
+#[test]
+fn every_listing_speaks_json() {
+    let (place, mut ana) = with_ana();
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    for listing in [
+        &["user", "list"][..],
+        &["user", "show", "ana"],
+        &["device", "list"],
+        &["device", "show", "ana/laptop"],
+        &["resource", "list"],
+        &["session", "list"],
+        &["status"],
+    ] {
+        place.gateway.ask_json(listing).unwrap();
+    }
+    let session = place.gateway.sessions().unwrap().remove(0);
+    assert_eq!(session["user"], "ana");
+    assert_eq!(session["resources"], serde_json::json!(["wiki"]));
+    for listing in [&["status"][..], &["list"]] {
+        let out = ana
+            .run(&[listing, &["--json"]].concat())
+            .unwrap()
+            .success()
+            .unwrap()
+            .out;
+        serde_json::from_str::<serde_json::Value>(&out).unwrap_or_else(|_| panic!("{out}"));
+    }
+}
