@@ -39,7 +39,12 @@ pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
     let table = Table::parse(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
         let what = error.message().replace('\n', ", ");
-        PolicyError::at(text, offset, what, "write TOML 1.0".to_string())
+        let remedy = if what.starts_with("duplicate key") {
+            "rename it, or write all of it in one place"
+        } else {
+            "write TOML 1.0"
+        };
+        PolicyError::at(text, offset, what, remedy.to_string())
     })?;
     File { text }.policy(table.get_ref())
 }
