@@ -93,6 +93,20 @@ pub struct Network {
 }
 
 impl Network {
+    /// Reads an address or a prefix without host bits, as a policy writes it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        super::read::network(text).ok()
+    }
+
+    /// Gives the network around an address.
+    pub(crate) fn around(address: IpAddr, prefix: u8) -> Self {
+        Self {
+            address: first_of(address, prefix),
+            prefix,
+        }
+    }
+
     /// Says whether an address lies in it. An IPv4 address may come as `::ffff:a.b.c.d`.
     #[must_use]
     pub fn holds(self, address: IpAddr) -> bool {
