@@ -117,6 +117,7 @@ const fn is_denial(kind: AuditKind) -> bool {
         | AuditKind::ClockRanAhead
         | AuditKind::OpeningFailed
         | AuditKind::RecordFailed
+        | AuditKind::WouldBeDenied
         | AuditKind::InviteVoided => true,
         AuditKind::SessionOpened
         | AuditKind::SessionLive
@@ -141,6 +142,12 @@ const fn is_denial(kind: AuditKind) -> bool {
         | AuditKind::KnockKeyErased
         | AuditKind::ClockUntrusted
         | AuditKind::ClockTrusted
+        | AuditKind::ApprovalAsked
+        | AuditKind::ApprovalGiven
+        | AuditKind::GrantMade
+        | AuditKind::ExceptionEnded
+        | AuditKind::Locked
+        | AuditKind::Unlocked
         | AuditKind::PolicyChanged => false,
     }
 }

@@ -10,7 +10,7 @@ use spa_proto::{CredentialId, SessionId, WallTime};
 use crate::exception::Exceptions;
 use crate::gateway::Gateway;
 use crate::name::Name;
-use crate::policy::{Decision, Factors, Facts, Policy, Request, RiskInput, Signals, Trace};
+use crate::policy::{Decision, Factors, Facts, Policy, Request, RiskInput, Signals};
 use crate::snapshot::PersonKind;
 use crate::time::Now;
 
@@ -39,12 +39,7 @@ impl Circumstances<'_> {
         self.ask(resource, |request| self.policy.decide(request))
     }
 
-    /// Decides about one resource and says why.
-    pub(crate) fn explain(&self, resource: &Name) -> Trace {
-        self.ask(resource, |request| self.policy.explain(request))
-    }
-
-    fn ask<T>(&self, resource: &Name, answer: impl FnOnce(&Request<'_>) -> T) -> T {
+    pub(crate) fn ask<T>(&self, resource: &Name, answer: impl FnOnce(&Request<'_>) -> T) -> T {
         let approvals = self.exceptions.approved(self.person, resource);
         let request = Request {
             at: Some(self.now),

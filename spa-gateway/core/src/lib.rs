@@ -86,8 +86,8 @@ mod work;
 mod tests;
 
 pub use admin::{
-    Accepted, AdminRefusal, Confirm, DeviceRef, DeviceView, InviteOffer, InviteTerms, InviteView,
-    PersonView, Selector, SessionState, SessionView,
+    Accepted, AdminRefusal, Confirm, Cut, DeviceRef, DeviceView, InviteOffer, InviteTerms,
+    InviteView, PersonView, Selector, SessionState, SessionView,
 };
 pub use audit::{AuditKind, AuditRecord};
 pub use change::{Change, Record};

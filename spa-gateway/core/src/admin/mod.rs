@@ -7,6 +7,7 @@
 mod cut;
 mod devices;
 mod exceptions;
+mod explain;
 mod listing;
 mod locks;
 mod people;
@@ -14,6 +15,7 @@ mod refusal;
 
 pub use cut::Selector;
 pub use devices::{Confirm, DeviceRef, InviteOffer, InviteTerms};
+pub use explain::Cut;
 pub use listing::{DeviceView, InviteView, PersonView, SessionState, SessionView};
 pub use refusal::AdminRefusal;
 
