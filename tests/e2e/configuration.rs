@@ -11,7 +11,7 @@ use spa_tests::program::Program;
 use spa_tests::topology::{GATEWAY, PORT, Town, address};
 use toml_edit::value;
 
-use crate::fixture::{REACHED, place};
+use crate::fixture::{REACHED, place, with_ana};
 
 /// A gateway that is set up and must now refuse to run, in one line with these words, leaving no table, interface or socket.
 #[track_caller]
@@ -185,6 +185,27 @@ fn without_privileges_it_says_so() {
         .wait(REACHED)
         .unwrap();
     ended.refusal(1, &["root"]).unwrap();
+}
+
+/// `spa` without the privilege to raise a tunnel says so before it asks or sends anything.
+#[test]
+fn a_client_without_privileges_is_told_so() {
+    let (place, ana) = with_ana();
+    let arriving = place.town.tap_arriving().unwrap();
+    let mut command = ana.space().command("setpriv");
+    command
+        .args(["--bounding-set=-net_admin", "--inh-caps=-net_admin", "--"])
+        .arg(place.gateway.programs().path("spa"))
+        .args(["knock", "wiki", "--code", "000000"])
+        .env("SPA_HOME", ana.home());
+    let ended = Program::start(place.gateway.logs(), "knock", &mut command)
+        .unwrap()
+        .wait(REACHED)
+        .unwrap();
+    ended.refusal(1, &["CAP_NET_ADMIN"]).unwrap();
+    assert_eq!(arriving.count(|packet| !packet.is_link_housekeeping()), 0);
+    let links = ana.space().output("ip", &["-o", "link"]).unwrap();
+    assert_eq!(links.lines().count(), 2, "{links}");
 }
 
 /// A clock that is not trusted is said at the start, in the status, and nothing is accepted.

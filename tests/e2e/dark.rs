@@ -6,11 +6,15 @@ use spa_tests::net::Namespace;
 use spa_tests::packet::{Packet, UDP};
 use spa_tests::person::PASSWORD;
 use spa_tests::sensor::{Sensor, marked};
-use spa_tests::topology::{GATEWAY, GATEWAY6, PORT, Town, address, endpoint};
+use spa_tests::serve;
+use spa_tests::topology::{GATEWAY, GATEWAY6, HOME, PORT, SERVER, Town, WEB, address, endpoint};
 use spa_tests::wait::wait_until;
 use spa_tests::wire::{self, Direction, Wire};
 
-use crate::fixture::{REACHED, SILENT, place, with_ana};
+use crate::fixture::{REACHED, REFUSED, SILENT, place, with_ana};
+
+/// How long the kernel looks for a neighbour before it says that there is none: three solicitations, a second apart.
+const UNREACHABLE: Duration = Duration::from_millis(3500);
 
 /// All 65,536 TCP and 65,536 UDP ports are silent on IPv4 and on IPv6, and so is every other way to ask; the knock port is
 /// no exception.
@@ -138,6 +142,36 @@ fn a_stranger_does_not_reach_wireguard() {
     try_it();
     ana.knock(&["wiki"]).unwrap().success().unwrap();
     try_it();
+}
+
+/// Somebody on the gateway's own link, who sends it what is meant for the LAN, reaches nothing and hears nothing: no machine,
+/// no error about a machine that is not there, none about a packet at the end of its life.
+#[test]
+fn nobody_passes_through_the_gateway_around_the_tunnel() {
+    let place = place();
+    let town = &place.town;
+    town.router
+        .ip(&format!("route add 10.0.5.0/24 via {GATEWAY}"))
+        .unwrap();
+    let sensor = Sensor::place(&town.gateway).unwrap();
+    let leaving = town.tap_leaving().unwrap();
+    let arriving = town.tap_arriving().unwrap();
+    let own = endpoint(HOME, 4000);
+    let nobody = marked(own, endpoint("10.0.5.77", 443));
+    let somebody = marked(own, endpoint(SERVER, 443));
+    let mut dying = somebody.to_bytes();
+    dying[8] = 1; // time to live
+    wire::send(&town.router, &[nobody, somebody]).unwrap();
+    wire::send_bytes(&town.router, address(SERVER), &[dying]).unwrap();
+    wait_until("all three arrive", REACHED, || {
+        (arriving.count(|packet| packet.source.port() == 4000) == 3).then_some(())
+    })
+    .unwrap();
+    let answer = leaving.watch_for(UNREACHABLE, |packet| !packet.is_link_housekeeping());
+    assert!(answer.is_none(), "{answer:?}");
+    assert_eq!(sensor.forwarded().unwrap(), 0);
+    assert!(serve::connect(&town.router, endpoint(SERVER, WEB), REFUSED).is_err());
+    assert_eq!(town.web.accepted(), 0);
 }
 
 /// A genuine knock that the router swallowed, as it left the client.

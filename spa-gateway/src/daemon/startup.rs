@@ -99,6 +99,9 @@ pub fn run(config_file: &Path) -> Result<(), StartError> {
     ] {
         problem.map_or(Ok(()), |line| Err(StartError::Machine(line)))?;
     }
+    if preflight::is_running(&config) {
+        return Err(SocketError::Alive(config.paths.admin_socket()).into());
+    }
     let store = Store::open(&config.paths)?;
     let socket = control::bind(&config.paths.admin_socket())?;
     if let Some(line) = preflight::port_taken(&config) {
