@@ -6,6 +6,7 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::Cell;
+use core::net::IpAddr;
 use core::time::Duration;
 
 use spa_proto::WallTime;
@@ -102,6 +103,7 @@ impl Policy {
             resource,
             face: request.at.map(|at| self.zone.face(at)),
             risk: self.weighing(request, resource).total(),
+            source: request.source.map(|source| source.to_canonical()),
             standings: alloc::vec![Cell::new(None); self.postures.len()],
         };
         match evaluation.decide(watcher) {
@@ -132,6 +134,8 @@ pub(super) struct Evaluation<'a> {
     pub(super) face: Option<Face>,
     /// The sum of the risk.
     pub(super) risk: Option<u16>,
+    /// Where the knock came from, in IPv4 clothes where it can be.
+    source: Option<IpAddr>,
     /// What each posture requirement came to, once a rule asked for it.
     standings: Vec<Cell<Option<Standing>>>,
 }
@@ -300,11 +304,13 @@ impl<'a> Evaluation<'a> {
             found.ends.sooner(until, EndsBy::Until);
         }
         if !conditions.from.is_empty() {
-            let held = known(
-                self.request
-                    .source
-                    .map(|source| conditions.from.iter().any(|from| from.holds(source))),
-            );
+            let inside = |source| {
+                conditions
+                    .from
+                    .iter()
+                    .any(|from| from.holds_canonical(source))
+            };
+            let held = known(self.source.map(inside));
             watcher.clause(held, &|| words::from(&conditions.from, held, self));
             found.add(held, Reason::Source);
         }
