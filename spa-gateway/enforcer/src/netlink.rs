@@ -5,9 +5,10 @@
 //! request never meets an answer to the last.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size_force, set_socket_timeout};
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 
@@ -126,6 +127,57 @@ impl Link {
             }
         }
         outcome
+    }
+}
+
+/// A socket that hears what changes, by whomever.
+#[derive(Debug)]
+pub struct Ear {
+    socket: OwnedFd,
+}
+
+impl Ear {
+    /// Hears of tables (`NFNLGRP_NFTABLES`).
+    pub fn tables() -> io::Result<Self> {
+        Self::open(Some(rustix::net::netlink::NETFILTER), 7)
+    }
+
+    /// Hears of interfaces (`RTNLGRP_LINK`).
+    pub fn interfaces() -> io::Result<Self> {
+        Self::open(None, 1)
+    }
+
+    fn open(protocol: Option<Protocol>, group: u32) -> io::Result<Self> {
+        let socket = rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            protocol,
+        )?;
+        let groups = SocketAddrNetlink::new(0, 1 << (group - 1));
+        rustix::net::bind(&socket, &groups)?;
+        Ok(Self { socket })
+    }
+
+    /// Throws away what was heard: that there was something is all it says, since what comes too fast is lost.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn forget(&self) -> io::Result<()> {
+        let mut nothing = [0; 1];
+        loop {
+            match rustix::net::recv(&self.socket, &mut nothing[..], RecvFlags::empty()) {
+                Ok(_) | Err(rustix::io::Errno::INTR | rustix::io::Errno::NOBUFS) => {}
+                Err(rustix::io::Errno::AGAIN) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl AsFd for Ear {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

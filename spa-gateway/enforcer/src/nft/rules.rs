@@ -319,6 +319,7 @@ fn forward(lines: &mut Vec<Line>, plan: &Plan) {
     push(lines, FORWARD, c"a session to a resource", &out);
     let into = [by(&plan.tunnel), one(Expression::Jump(INTO_TUNNEL))];
     push(lines, FORWARD, c"a resource to a session", &into);
+    astray(lines, FORWARD, plan);
     push(
         lines,
         FORWARD,
@@ -345,6 +346,27 @@ fn forward(lines: &mut Vec<Line>, plan: &Plan) {
     );
     errors_of_flows(lines);
     push(lines, INTO_TUNNEL, c"no live flow", &[counted_drop()]);
+}
+
+/// When WireGuard's interface is gone, its route is, and what a resource still sends to a session would leave by
+/// the default route, for everybody to read. To be called behind what goes into the tunnel.
+fn astray(lines: &mut Vec<Line>, chain: &'static CStr, plan: &Plan) {
+    for family in FAMILIES {
+        let Some(pool) = plan.pool(family) else {
+            continue;
+        };
+        let words = [
+            not_by("lo"),
+            destination_within(family, pool),
+            counted_drop(),
+        ];
+        push(
+            lines,
+            chain,
+            c"to a tunnel address through the tunnel only",
+            &words,
+        );
+    }
 }
 
 /// ICMP errors about a connection whose flow lives.
@@ -385,6 +407,7 @@ fn errors_of_flows(lines: &mut Vec<Line>) {
 fn output(lines: &mut Vec<Line>, plan: &Plan) {
     let into = [by(&plan.tunnel), one(Expression::Jump(OWN_INTO_TUNNEL))];
     push(lines, OUTPUT, c"the gateway to a session", &into);
+    astray(lines, OUTPUT, plan);
     flows(
         lines,
         OWN_INTO_TUNNEL,
@@ -704,15 +727,21 @@ fn destination_is(family: Family, address: std::net::IpAddr) -> Words {
     [load_destination(family, 0), equals(octets)].concat()
 }
 
-fn source_within(family: Family, (mask, network): (Vec<u8>, Vec<u8>)) -> Words {
-    let masked = one(Expression::Mask { mask });
+fn source_within(family: Family, pool: (Vec<u8>, Vec<u8>)) -> Words {
+    [family_is(family), load_source(family, 0), masked_is(pool)].concat()
+}
+
+fn destination_within(family: Family, pool: (Vec<u8>, Vec<u8>)) -> Words {
     [
         family_is(family),
-        load_source(family, 0),
-        masked,
-        equals(network),
+        load_destination(family, 0),
+        masked_is(pool),
     ]
     .concat()
+}
+
+fn masked_is((mask, network): (Vec<u8>, Vec<u8>)) -> Words {
+    [one(Expression::Mask { mask }), equals(network)].concat()
 }
 
 /// Loads the state's bits that matter; they are in the machine's byte order.

@@ -7,6 +7,7 @@ mod gateway;
 mod lifetime;
 mod limits;
 mod namespace;
+mod others;
 mod patience;
 mod sessions;
 mod sockets;
