@@ -3,6 +3,7 @@
 //! Needs root, `ip`, `nft` and `conntrack` (`make test` installs them); says loudly what it skips without.
 
 mod dark;
+mod figures;
 mod gateway;
 mod lifetime;
 mod limits;
