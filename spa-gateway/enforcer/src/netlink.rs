@@ -159,16 +159,24 @@ impl Ear {
         Ok(Self { socket })
     }
 
-    /// Throws away what was heard: that there was something is all it says, since what comes too fast is lost.
+    /// Takes everything that was heard, and says whether a message was of a type that `matters`. What comes too
+    /// fast is lost, and then it may have been.
     ///
     /// # Errors
     /// The kernel's errno.
-    pub fn forget(&self) -> io::Result<()> {
-        let mut nothing = [0; 1];
+    pub fn heard(&self, matters: impl Fn(u16) -> bool) -> io::Result<bool> {
+        let mut bytes = [0; 8192];
+        let mut any = false;
         loop {
-            match rustix::net::recv(&self.socket, &mut nothing[..], RecvFlags::empty()) {
-                Ok(_) | Err(rustix::io::Errno::INTR | rustix::io::Errno::NOBUFS) => {}
-                Err(rustix::io::Errno::AGAIN) => return Ok(()),
+            // TRUNC: the true length, so that a cut message shows.
+            match rustix::net::recv(&self.socket, &mut bytes[..], RecvFlags::TRUNC) {
+                Ok((received, length)) => {
+                    let all = bytes.get(..received).unwrap_or_default();
+                    any |= length > received || messages(all).any(|message| matters(message.kind));
+                }
+                Err(rustix::io::Errno::NOBUFS) => any = true,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return Ok(any),
                 Err(error) => return Err(error.into()),
             }
         }

@@ -14,6 +14,9 @@ use crate::nft::Table;
 // include/uapi/linux/rtnetlink.h, if_link.h
 const RTM_GETLINK: u16 = 18;
 const IFLA_IFNAME: u16 = 3;
+// include/uapi/linux/netfilter/nf_tables.h: elements new and gone, and the generation that every change makes.
+const OF_ELEMENTS: [u16; 3] = [NFNL_NFTABLES | 12, NFNL_NFTABLES | 14, NFNL_NFTABLES | 15];
+const NFNL_NFTABLES: u16 = 10 << 8;
 /// Bytes of `struct ifinfomsg` in front of the attributes, and where the index is in it.
 const IFINFO_LEN: usize = 16;
 const INDEX_AT: usize = 4;
@@ -79,8 +82,12 @@ impl Watch {
     /// # Errors
     /// What is not.
     pub fn look(&mut self, table: &mut Table) -> Result<(), Changed> {
-        self.tables.forget().map_err(Changed::Blind)?;
-        self.interfaces.forget().map_err(Changed::Blind)?;
+        // Our own orders are heard too, hundreds in a moment, and none of them is a reason to look.
+        let tables = self.tables.heard(|kind| !OF_ELEMENTS.contains(&kind));
+        let interfaces = self.interfaces.heard(|_| true);
+        if !(tables.map_err(Changed::Blind)? | interfaces.map_err(Changed::Blind)?) {
+            return Ok(());
+        }
         if !table.is_there().map_err(Changed::Blind)? {
             table.restore(&[]).map_err(Changed::Blind)?;
             return Err(Changed::TableGone);
