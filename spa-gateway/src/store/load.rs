@@ -5,8 +5,8 @@
 
 use rusqlite::{Connection, Row};
 use spa_gateway_core::{
-    ApprovalRow, CredentialRow, GrantRow, LockRow, LockTarget, KeyKind, KeyRow, KnockKeyRow, Name, PersonKind, PersonRow, RestingRow,
-    SessionRow, Snapshot, Standing, TotpRow,
+    ApprovalRow, CredentialRow, GrantRow, KeyKind, KeyRow, KnockKeyRow, LockRow, LockTarget, Name,
+    PersonKind, PersonRow, RestingRow, SessionRow, Snapshot, Standing, TotpRow,
 };
 use spa_proto::{
     CredentialId, CredentialKey, KnockSecret, ProofPublic, SessionId, SessionKey, TotpSecret,
