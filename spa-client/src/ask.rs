@@ -32,6 +32,9 @@ pub enum AskError {
         /// Why.
         source: io::Error,
     },
+    /// Standard input cannot be read.
+    #[error("cannot read the invite from standard input: {0}")]
+    Invite(io::Error),
     /// The password file cannot be read.
     #[error("cannot read the password from {}: {source}", path.display())]
     PasswordFile {
@@ -63,6 +66,34 @@ pub enum AskError {
     /// The command that gives the code failed.
     #[error("the code command failed ({0})")]
     Command(ExitStatus),
+}
+
+/// The longest invite is some 350 bytes.
+const LONGEST_INVITE: u64 = 1024;
+
+/// The invite that was given, or read from standard input (`-`), or typed. It is worth a credential until it is used, and
+/// a command line is no secret.
+///
+/// # Errors
+/// When it is not to be had.
+pub fn invite(given: Option<&str>) -> Result<Zeroizing<String>, AskError> {
+    match given {
+        Some("-") => {
+            let mut line = Zeroizing::new(String::with_capacity(LONGEST_INVITE as usize));
+            BufReader::new(io::stdin().lock().take(LONGEST_INVITE))
+                .read_line(&mut line)
+                .map_err(AskError::Invite)?;
+            Ok(line)
+        }
+        Some(given) => Ok(Zeroizing::new(given.to_owned())),
+        None => typed_line("Invite: ")
+            .map(Zeroizing::new)
+            .map_err(|source| AskError::NoTerminal {
+                what: "invite",
+                option: "`spa enroll -` on standard input",
+                source,
+            }),
+    }
 }
 
 /// A password, wiped on drop.

@@ -51,8 +51,9 @@ pub struct Choice {
 /// `spa enroll`
 #[derive(Debug, Args)]
 pub struct Enroll {
-    /// The invite, one line that starts with spa1:
-    pub invite: String,
+    /// The invite, one line that starts with spa1:. Left out it is asked for, and - reads it from standard input: every
+    /// user of this machine can read a command line while the command runs
+    pub invite: Option<String>,
     /// Name of this device, 1 to 32 bytes [default: the host name]
     #[arg(long, value_name = "LABEL")]
     pub name: Option<String>,

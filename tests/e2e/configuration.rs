@@ -305,7 +305,7 @@ fn a_second_daemon_is_refused() {
     let place = place();
     let ended = place.gateway.start_and_end().unwrap();
     ended
-        .refusal(1, &["store.db", "one gateway at a time"])
+        .refusal(1, &["admin.sock", "one runs at a time"])
         .unwrap();
     place.gateway.ask(&["status"]).unwrap();
     let findings = place

@@ -39,9 +39,7 @@ impl Lab {
     /// # Errors
     /// When this process may not make namespaces.
     pub fn new() -> anyhow::Result<Self> {
-        if !rustix::process::geteuid().is_root() {
-            bail!("network namespaces need root: run it again with sudo");
-        }
+        privileged()?;
         sweep();
         let number = LABS.fetch_add(1, Ordering::Relaxed);
         Ok(Self {
@@ -182,6 +180,19 @@ impl Namespace {
     pub fn processes(&self) -> Vec<u32> {
         inhabitants(&self.name)
     }
+}
+
+/// Whether this process may make namespaces.
+///
+/// # Errors
+/// When it is not root, saying what to do.
+pub fn privileged() -> anyhow::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    bail!(
+        "network namespaces need root: run `sudo -E env PATH=\"$PATH\" make demo`, or `make test`"
+    );
 }
 
 /// Ends one process, and does not mind when it is gone already.

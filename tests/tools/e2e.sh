@@ -7,4 +7,4 @@ if [ "$(id -u)" -ne 0 ]; then
     exit 1
 fi
 # Each test is its own town and mostly waits, so twice the processors keep a machine busy and its timings honest.
-exec "${CARGO:-cargo}" test --locked -q -p spa-tests --test e2e -- --test-threads="${E2E_THREADS:-$(( $(nproc) * 2 ))}"
+exec "${CARGO:-cargo}" test --locked -q --workspace --no-default-features --test e2e -- --test-threads="${E2E_THREADS:-$(( $(nproc) * 2 ))}"

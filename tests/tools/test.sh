@@ -30,20 +30,26 @@ pure_enforcer() {
 }
 
 vectors() {
-    "$cargo" run --locked -q -p spa-tests --bin check-vectors -- tests/vectors
+    # The whole workspace is selected everywhere, so that every crate it shares is built once.
+    "$cargo" build --locked -q --workspace --bin check-vectors
+    local check=${CARGO_TARGET_DIR:-target}/debug/check-vectors
+    "$check" tests/vectors
     if [ -d ../shared/vectors ]; then
-        "$cargo" run --locked -q -p spa-tests --bin check-vectors -- ../shared/vectors
+        "$check" ../shared/vectors
     else
         echo "SKIPPED: ../shared/vectors is not here; its copy tests/vectors was checked"
     fi
 }
 
+every_test() {
+    # A test of the whole mostly waits, in a town of its own: twice the processors keep a machine busy and its timings honest.
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(( $(nproc) * 2 ))} "$cargo" test --locked -q --workspace --no-default-features
+}
+
 step "format" "$cargo" fmt --all --check
 step "enforcer's dependencies" pure_enforcer
-step "build" make --no-print-directory build
 step "vectors" vectors
-step "unit and component tests" "$cargo" test --locked -q --workspace --exclude spa-tests
-step "the harness and the tree" "$cargo" test --locked -q -p spa-tests --lib --bins --test tree
-step "end to end" tests/tools/e2e.sh --from-test
+step "build" make --no-print-directory build
+step "every test: units, components, the tree, end to end" every_test
 step "clippy" "$cargo" clippy --locked -q --workspace --all-targets -- -D warnings
 echo "All of it holds, $SECONDS s."

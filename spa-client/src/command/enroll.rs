@@ -41,8 +41,7 @@ const LONGEST_LABEL: usize = 32;
 /// # Errors
 /// One line; what was reached is kept for the next run.
 pub fn enroll(places: &Places, asked: &Enroll) -> Result<(), Failure> {
-    let invite: Invite = asked
-        .invite
+    let invite: Invite = ask::invite(asked.invite.as_deref())?
         .trim()
         .parse()
         .map_err(|error: spa_proto::InviteError| Failure::Refused(error.to_string()))?;

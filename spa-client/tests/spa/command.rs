@@ -1,10 +1,11 @@
 //! `spa` as people and scripts run it, against a gateway on loopback, up to where WireGuard begins.
 
 use std::fs;
+use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::gateway::{CODE, FakeGateway, Manner};
@@ -48,6 +49,31 @@ impl Device {
 
     fn run(&self, args: &[&str]) -> Output {
         self.spa(args).output().expect("spa runs")
+    }
+
+    /// Enrols with the invite on standard input, where no other user of the machine reads it.
+    fn enroll_in_private(&self, gateway: &FakeGateway) -> Output {
+        let mut child = self
+            .spa(&[
+                "enroll",
+                "-",
+                "--name",
+                "laptop",
+                "--code",
+                &CODE.to_string(),
+            ])
+            .arg("--password-file")
+            .arg(self.password_file())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("spa runs");
+        let line = format!("{}\n", gateway.invite);
+        let mut input = child.stdin.take().expect("piped");
+        input.write_all(line.as_bytes()).expect("it reads");
+        drop(input);
+        child.wait_with_output().expect("it ends")
     }
 
     fn enroll(&self, gateway: &FakeGateway) -> Output {
@@ -125,6 +151,14 @@ fn may_knock() -> bool {
         eprintln!("SKIPPED: a knock needs CAP_NET_ADMIN and /dev/net/tun");
     }
     may
+}
+
+#[test]
+fn an_invite_can_be_kept_off_the_command_line() {
+    let (gateway, device) = (FakeGateway::start(Ipv4Addr::LOCALHOST), Device::new());
+    let output = device.enroll_in_private(&gateway);
+    assert!(output.status.success(), "{}", err(&output));
+    assert!(gateway.with(|state| state.words.is_some()));
 }
 
 #[test]

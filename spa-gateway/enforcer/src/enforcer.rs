@@ -15,6 +15,7 @@ use crate::limits::Limits;
 use crate::netlink::Link;
 use crate::nft::{OpenError, Table};
 use crate::route::{Owner, owner};
+use crate::watch::Changed;
 
 /// Everything that performs.
 pub struct Enforcer {
@@ -43,6 +44,9 @@ pub enum Fatal {
     /// Nobody forgets.
     #[error(transparent)]
     Forgetter(#[from] ForgetterError),
+    /// The ground is another.
+    #[error(transparent)]
+    Changed(#[from] Changed),
 }
 
 /// What is left of an order that was not performed.
@@ -94,6 +98,11 @@ impl Enforcer {
     /// The interface, to be watched.
     pub fn wireguard(&mut self) -> &mut Interface {
         &mut self.wireguard
+    }
+
+    /// The table, to be watched.
+    pub fn table(&mut self) -> &mut Table {
+        &mut self.table
     }
 
     /// Performs one order.

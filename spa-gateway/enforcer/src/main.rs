@@ -22,6 +22,7 @@ mod socket;
 #[cfg(target_pointer_width = "64")]
 mod system_calls;
 mod user;
+mod watch;
 
 fn main() -> ExitCode {
     let flags = match flags::Flags::parse(std::env::args_os().skip(1)) {

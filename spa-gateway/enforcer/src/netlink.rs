@@ -5,9 +5,10 @@
 //! request never meets an answer to the last.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size_force, set_socket_timeout};
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 
@@ -126,6 +127,65 @@ impl Link {
             }
         }
         outcome
+    }
+}
+
+/// A socket that hears what changes, by whomever.
+#[derive(Debug)]
+pub struct Ear {
+    socket: OwnedFd,
+}
+
+impl Ear {
+    /// Hears of tables (`NFNLGRP_NFTABLES`).
+    pub fn tables() -> io::Result<Self> {
+        Self::open(Some(rustix::net::netlink::NETFILTER), 7)
+    }
+
+    /// Hears of interfaces (`RTNLGRP_LINK`).
+    pub fn interfaces() -> io::Result<Self> {
+        Self::open(None, 1)
+    }
+
+    fn open(protocol: Option<Protocol>, group: u32) -> io::Result<Self> {
+        let socket = rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            protocol,
+        )?;
+        let groups = SocketAddrNetlink::new(0, 1 << (group - 1));
+        rustix::net::bind(&socket, &groups)?;
+        Ok(Self { socket })
+    }
+
+    /// Takes everything that was heard, and says whether a message was of a type that `matters`. What comes too
+    /// fast is lost, and then it may have been.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn heard(&self, matters: impl Fn(u16) -> bool) -> io::Result<bool> {
+        let mut bytes = [0; 8192];
+        let mut any = false;
+        loop {
+            // TRUNC: the true length, so that a cut message shows.
+            match rustix::net::recv(&self.socket, &mut bytes[..], RecvFlags::TRUNC) {
+                Ok((received, length)) => {
+                    let all = bytes.get(..received).unwrap_or_default();
+                    any |= length > received || messages(all).any(|message| matters(message.kind));
+                }
+                Err(rustix::io::Errno::NOBUFS) => any = true,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return Ok(any),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl AsFd for Ear {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -24,6 +24,7 @@ use crate::nft::{Table, warnings};
 use crate::orders::{LinkError, Orders};
 use crate::privilege::{self, PrivilegeError};
 use crate::user::{User, UserError};
+use crate::watch::Watch;
 
 /// Bytes of an IP packet inside the tunnel: 1500 less 80 for IPv6, UDP and WireGuard around it.
 const TUNNEL_MTU: u32 = 1420;
@@ -100,6 +101,8 @@ pub fn serve(flags: &Flags) -> Result<(), ServeError> {
     for warning in foreign {
         eprintln!("spa-enforcer: warning: {warning}");
     }
+    let knock = handover.knock();
+    let watch = Watch::begin(&flags.plan.knock, &knock).map_err(kernel("watch the machine"))?;
     let table = Table::create(netfilter, &flags.plan).map_err(ServeError::Table)?;
     let (wireguard, table) = prepare(flags, user, table)?;
     let hello = Hello {
@@ -117,7 +120,7 @@ pub fn serve(flags: &Flags) -> Result<(), ServeError> {
     privilege::give_up()?;
     orders.hello(&hello, &handover.descriptors())?;
     drop(handover);
-    take_orders(&orders, enforcer)
+    take_orders(&orders, enforcer, watch)
 }
 
 /// Makes the interface; if that fails, a table that was not there before goes again.
@@ -152,13 +155,17 @@ fn tunnel_program() -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("spa-tunnel"))
 }
 
-fn take_orders(orders: &Orders, mut enforcer: Enforcer) -> Result<(), ServeError> {
+fn take_orders(
+    orders: &Orders,
+    mut enforcer: Enforcer,
+    mut watch: Watch,
+) -> Result<(), ServeError> {
     loop {
-        let (order, wireguard) = ready(orders, enforcer.wireguard())?;
-        if wireguard {
+        let ready = ready(orders, enforcer.wireguard(), &watch)?;
+        if ready.wireguard {
             enforcer.wireguard().check().map_err(Fatal::Wireguard)?;
         }
-        if order {
+        if ready.order {
             let Some((seq, order)) = orders.next()? else {
                 return Ok(());
             };
@@ -166,14 +173,27 @@ fn take_orders(orders: &Orders, mut enforcer: Enforcer) -> Result<(), ServeError
                 orders.answer(seq, &answer)?;
             }
         }
+        // Behind the answer: our own change of the table is heard too, and nobody waits for this look at it.
+        if ready.change {
+            watch.look(enforcer.table()).map_err(Fatal::Changed)?;
+        }
     }
 }
 
-/// Which of the two has something for us: the daemon, WireGuard.
-fn ready(orders: &Orders, wireguard: &Interface) -> Result<(bool, bool), ServeError> {
+/// What has something for us.
+struct Ready {
+    order: bool,
+    wireguard: bool,
+    change: bool,
+}
+
+fn ready(orders: &Orders, wireguard: &Interface, watch: &Watch) -> Result<Ready, ServeError> {
+    let [tables, interfaces] = watch.poll();
     let mut fds = [
         PollFd::from_borrowed_fd(orders.as_fd(), PollFlags::IN),
         PollFd::from_borrowed_fd(wireguard.as_fd(), PollFlags::IN),
+        tables,
+        interfaces,
     ];
     match poll(&mut fds, None) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -185,6 +205,10 @@ fn ready(orders: &Orders, wireguard: &Interface) -> Result<(bool, bool), ServeEr
             });
         }
     }
-    let [order, wireguard] = fds.map(|fd| !fd.revents().is_empty());
-    Ok((order, wireguard))
+    let [order, wireguard, tables, interfaces] = fds.map(|fd| !fd.revents().is_empty());
+    Ok(Ready {
+        order,
+        wireguard,
+        change: tables || interfaces,
+    })
 }

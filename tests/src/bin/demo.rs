@@ -31,6 +31,10 @@ const REFUSED: Duration = Duration::from_millis(1200);
 const SILENT: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
+    if let Err(error) = spa_tests::net::privileged() {
+        eprintln!("demo: {error}");
+        return ExitCode::FAILURE;
+    }
     let logs = PathBuf::from("target/demo");
     // Each run tells its own story.
     let _none_yet = fs::remove_dir_all(&logs);

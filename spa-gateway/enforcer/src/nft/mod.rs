@@ -1,8 +1,8 @@
 //! The table `inet spa`: its rules, its sets and what is open in them.
 //!
-//! `raw` is the one module that speaks to libnftnl; `table` is the ruleset as data; `element` is how doors
-//! and flows are written as set elements; `openings` opens, closes, reads back and lists them; `foreign`
-//! looks at the tables of others and never changes one.
+//! `raw` is the one module that speaks to libnftnl; `table`, `rules`, `tunnel` and `words` are the ruleset as
+//! data; `element` is how doors and flows are written as set elements; `openings` opens, closes, reads back and
+//! lists them; `foreign` looks at the tables of others and never changes one.
 
 mod element;
 mod expression;
@@ -12,6 +12,8 @@ mod raw;
 mod rules;
 mod sets;
 mod table;
+mod tunnel;
+mod words;
 
 pub use foreign::warnings;
 pub use openings::{OpenError, Table};

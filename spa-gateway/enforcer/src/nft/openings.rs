@@ -40,6 +40,9 @@ pub struct Table {
     link: Link,
     scratch: Scratch,
     predecessor: Predecessor,
+    plan: Plan,
+    /// The kernel's number for it.
+    handle: Option<u64>,
 }
 
 /// Whether there was a table before ours.
@@ -58,16 +61,41 @@ impl Table {
     /// The kernel's errno; then nothing has changed.
     pub fn create(mut link: Link, plan: &Plan) -> io::Result<Self> {
         let mut scratch = Scratch::new();
-        let predecessor = match table::exists(&mut link)? {
-            true => Predecessor::Replaced,
-            false => Predecessor::Nothing,
+        let predecessor = match table::handle(&mut link)? {
+            Some(_) => Predecessor::Replaced,
+            None => Predecessor::Nothing,
         };
         table::create(&mut link, &mut scratch, plan)?;
+        let handle = table::handle(&mut link)?;
         Ok(Self {
             link,
             scratch,
             predecessor,
+            plan: plan.clone(),
+            handle,
         })
+    }
+
+    /// Whether the table is still the one we made.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn is_there(&mut self) -> io::Result<bool> {
+        let handle = table::handle(&mut self.link)?;
+        Ok(handle.is_some() && handle == self.handle)
+    }
+
+    /// Makes it anew, closed, for the same interfaces and these.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn restore(&mut self, also: &[String]) -> io::Result<()> {
+        let new = also.iter().filter(|name| !self.plan.knock.contains(name));
+        let new: Vec<_> = new.cloned().collect();
+        self.plan.knock.extend(new);
+        table::create(&mut self.link, &mut self.scratch, &self.plan)?;
+        self.handle = table::handle(&mut self.link)?;
+        Ok(())
     }
 
     /// Takes the table away again, if there was none before: a failed start changes nothing, and a failed

@@ -6,9 +6,11 @@
 
 use std::ffi::CStr;
 
-use super::expression::{Base, Direction, Expression, Register};
-use super::sets::{Content, Family, KEEP_OPEN_ID, KNOCK_ID, sets_of};
-use super::table::{Masquerade, Plan, interface_bytes};
+use super::expression::{Base, Expression, Register};
+use super::sets::{Content, Family, KEEP_OPEN_ID, sets_of};
+use super::table::{Masquerade, Plan};
+use super::tunnel;
+use super::words::*;
 
 /// Before connection tracking, for what arrives.
 pub const PREROUTING: &CStr = c"prerouting";
@@ -52,20 +54,21 @@ pub fn rules(plan: &Plan) -> Vec<Line> {
     untracked(&mut lines, plan);
     passing(&mut lines);
     input(&mut lines, plan);
-    from_tunnel(&mut lines);
+    tunnel::from_tunnel(&mut lines);
     uplink(&mut lines, plan);
-    forward(&mut lines, plan);
-    output(&mut lines, plan);
+    tunnel::forward(&mut lines, plan);
+    tunnel::output(&mut lines, plan);
     if plan.masquerade == Masquerade::Yes {
         postrouting(&mut lines, plan);
     }
     lines
 }
 
-const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
-const UDP: u8 = 17;
+/// Both, for rules that name addresses.
+pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-fn push(lines: &mut Vec<Line>, chain: &'static CStr, comment: &'static CStr, words: &[Words]) {
+/// Ends a chain with a rule.
+pub fn push(lines: &mut Vec<Line>, chain: &'static CStr, comment: &'static CStr, words: &[Words]) {
     lines.push(Line {
         chain,
         comment,
@@ -167,7 +170,7 @@ fn input(lines: &mut Vec<Line>, plan: &Plan) {
         c"the gateway to itself",
         &[from("lo"), accept()],
     );
-    let into = [from(&plan.tunnel), one(Expression::Jump(FROM_TUNNEL))];
+    let into = [from(&plan.tunnel), one(Expression::Goto(FROM_TUNNEL))];
     push(lines, INPUT, c"a session to the gateway", &into);
     for family in FAMILIES {
         let Some((address, _)) = plan.address(family) else {
@@ -221,7 +224,7 @@ fn input(lines: &mut Vec<Line>, plan: &Plan) {
         ];
         push(lines, INPUT, c"neighbours and routers", &words);
     }
-    let outside = [from_knock(), one(Expression::Jump(UPLINK))];
+    let outside = [from_knock(), one(Expression::Goto(UPLINK))];
     push(lines, INPUT, c"from outside", &outside);
     push(
         lines,
@@ -229,16 +232,6 @@ fn input(lines: &mut Vec<Line>, plan: &Plan) {
         c"other interfaces are not ours to judge",
         &[accept()],
     );
-}
-
-fn from_tunnel(lines: &mut Vec<Line>) {
-    flows(
-        lines,
-        FROM_TUNNEL,
-        Way::FromClient,
-        [Content::Own, Content::OwnRange],
-    );
-    push(lines, FROM_TUNNEL, c"not granted", &[counted_drop()]);
 }
 
 /// From outside pass answers to what the gateway itself asked, and what the administrator keeps open.
@@ -314,98 +307,6 @@ fn too_big(lines: &mut Vec<Line>, plan: &Plan) {
     }
 }
 
-fn forward(lines: &mut Vec<Line>, plan: &Plan) {
-    let out = [from(&plan.tunnel), one(Expression::Jump(OUT_OF_TUNNEL))];
-    push(lines, FORWARD, c"a session to a resource", &out);
-    let into = [by(&plan.tunnel), one(Expression::Jump(INTO_TUNNEL))];
-    push(lines, FORWARD, c"a resource to a session", &into);
-    push(
-        lines,
-        FORWARD,
-        c"other forwarding is not ours to judge",
-        &[accept()],
-    );
-    flows(
-        lines,
-        OUT_OF_TUNNEL,
-        Way::FromClient,
-        [Content::Flow, Content::FlowRange],
-    );
-    push(lines, OUT_OF_TUNNEL, c"not granted", &[counted_drop()]);
-    // A connection a client opened, and its flow still lives: either alone is not enough.
-    let unasked = [ct_not_state(ESTABLISHED | RELATED), counted_drop()];
-    push(lines, INTO_TUNNEL, c"nothing enters unasked", &unasked);
-    let backwards = [ct_original(), counted_drop()];
-    push(lines, INTO_TUNNEL, c"only answers enter", &backwards);
-    flows(
-        lines,
-        INTO_TUNNEL,
-        Way::ToClient,
-        [Content::Flow, Content::FlowRange],
-    );
-    errors_of_flows(lines);
-    push(lines, INTO_TUNNEL, c"no live flow", &[counted_drop()]);
-}
-
-/// ICMP errors about a connection whose flow lives.
-fn errors_of_flows(lines: &mut Vec<Line>) {
-    for family in FAMILIES {
-        let number = icmp_of(family);
-        let (source, destination) = match family {
-            Family::V4 => (CT_SRC_IP, CT_DST_IP),
-            Family::V6 => (CT_SRC_IP6, CT_DST_IP6),
-        };
-        let original = |key, into| {
-            one(Expression::Ct {
-                key,
-                of: Some(Direction::Original),
-                into,
-            })
-        };
-        for content in [Content::Flow, Content::FlowRange] {
-            for set in sets_of(content, family) {
-                let words = [
-                    family_is(family),
-                    protocol(number),
-                    ct_state(RELATED),
-                    original(source, 0),
-                    original(destination, width(family)),
-                    original(CT_PROTOCOL, 2 * width(family)),
-                    original(CT_PROTO_DST, 2 * width(family) + 1),
-                    within(set.name, set.id),
-                    accept(),
-                ];
-                push(lines, INTO_TUNNEL, c"errors about a live flow", &words);
-            }
-        }
-    }
-}
-
-/// What the gateway itself may send into the tunnel: answers, and errors about packets that came out of it.
-fn output(lines: &mut Vec<Line>, plan: &Plan) {
-    let into = [by(&plan.tunnel), one(Expression::Jump(OWN_INTO_TUNNEL))];
-    push(lines, OUTPUT, c"the gateway to a session", &into);
-    flows(
-        lines,
-        OWN_INTO_TUNNEL,
-        Way::ToClient,
-        [Content::Own, Content::OwnRange],
-    );
-    let errors: [(Family, &[u8]); 2] = [(Family::V4, &[3, 11, 12]), (Family::V6, &[1, 2, 3, 4])];
-    for (family, kinds) in errors {
-        for kind in kinds {
-            let words = [
-                family_is(family),
-                protocol(icmp_of(family)),
-                icmp_type(*kind),
-                accept(),
-            ];
-            push(lines, OWN_INTO_TUNNEL, c"errors", &words);
-        }
-    }
-    push(lines, OWN_INTO_TUNNEL, c"no live flow", &[counted_drop()]);
-}
-
 fn postrouting(lines: &mut Vec<Line>, plan: &Plan) {
     for family in FAMILIES {
         let Some(pool) = plan.pool(family) else {
@@ -424,344 +325,4 @@ fn postrouting(lines: &mut Vec<Line>, plan: &Plan) {
             &words,
         );
     }
-}
-
-/// Which end of the packet is the client's.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    FromClient,
-    ToClient,
-}
-
-/// Accepts what a live element says, both families: what has ports first, the most of it, then echo.
-fn flows(lines: &mut Vec<Line>, chain: &'static CStr, way: Way, contents: [Content; 2]) {
-    for family in FAMILIES {
-        let number = icmp_of(family);
-        let echo_kind = match (family, way) {
-            (Family::V4, Way::FromClient) => 8,
-            (Family::V4, Way::ToClient) => 0,
-            (Family::V6, Way::FromClient) => 128,
-            (Family::V6, Way::ToClient) => 129,
-        };
-        let w = width(family);
-        let (client, resource, port) = match way {
-            Way::FromClient => (
-                load_source(family, 0),
-                load_destination(family, w),
-                Side::Destination,
-            ),
-            Way::ToClient => (
-                load_destination(family, 0),
-                load_source(family, w),
-                Side::Source,
-            ),
-        };
-        let addresses = [
-            client,
-            resource,
-            one(Expression::Meta {
-                key: META_L4PROTO,
-                into: 2 * w,
-            }),
-        ];
-        let sets = || {
-            contents
-                .into_iter()
-                .flat_map(|content| sets_of(content, family))
-        };
-        for set in sets() {
-            // Where TCP and UDP have ports ICMP has its type or its checksum: kept out of the look-up.
-            let ports = [
-                family_is(family),
-                not_protocol(number),
-                addresses.concat(),
-                load_port(port, 2 * w + 1),
-                within(set.name, set.id),
-                accept(),
-            ];
-            push(lines, chain, c"live flow", &ports);
-        }
-        for set in sets() {
-            // An echo has no port: flows of echo have port 0.
-            let echo = [
-                family_is(family),
-                protocol(number),
-                icmp_type(echo_kind),
-                addresses.concat(),
-                one(Expression::Constant {
-                    value: vec![0; 4],
-                    into: 2 * w + 1,
-                }),
-                within(set.name, set.id),
-                accept(),
-            ];
-            push(lines, chain, c"live echo flow", &echo);
-        }
-    }
-}
-
-// ---- the words ----
-
-type Words = Vec<Expression>;
-
-// include/uapi/linux/netfilter/nf_tables.h
-const META_IIFNAME: u32 = 6;
-const META_OIFNAME: u32 = 7;
-const META_NFPROTO: u32 = 15;
-const META_L4PROTO: u32 = 16;
-const CT_STATE: u32 = 0;
-const CT_DIRECTION: u32 = 1;
-const CT_PROTOCOL: u32 = 10;
-const CT_PROTO_DST: u32 = 12;
-const CT_SRC_IP: u32 = 19;
-const CT_DST_IP: u32 = 20;
-const CT_SRC_IP6: u32 = 21;
-const CT_DST_IP6: u32 = 22;
-const ESTABLISHED: u32 = 1 << 1;
-const RELATED: u32 = 1 << 2;
-const ICMP: u8 = 1;
-const ICMP6: u8 = 58;
-
-fn icmp_of(family: Family) -> u8 {
-    match family {
-        Family::V4 => ICMP,
-        Family::V6 => ICMP6,
-    }
-}
-
-/// Registers an address takes.
-fn width(family: Family) -> Register {
-    match family {
-        Family::V4 => 1,
-        Family::V6 => 4,
-    }
-}
-
-fn one(expression: Expression) -> Words {
-    vec![expression]
-}
-
-fn accept() -> Words {
-    one(Expression::Accept)
-}
-
-fn counted_drop() -> Words {
-    vec![Expression::Counter, Expression::Drop]
-}
-
-fn equals(value: Vec<u8>) -> Words {
-    one(Expression::Equals { value })
-}
-
-fn meta_is(key: u32, value: Vec<u8>) -> Words {
-    vec![
-        Expression::Meta { key, into: 0 },
-        Expression::Equals { value },
-    ]
-}
-
-fn meta_is_not(key: u32, value: Vec<u8>) -> Words {
-    vec![
-        Expression::Meta { key, into: 0 },
-        Expression::Differs { value },
-    ]
-}
-
-fn from(interface: &str) -> Words {
-    meta_is(META_IIFNAME, interface_bytes(interface))
-}
-
-fn not_from(interface: &str) -> Words {
-    meta_is_not(META_IIFNAME, interface_bytes(interface))
-}
-
-fn by(interface: &str) -> Words {
-    meta_is(META_OIFNAME, interface_bytes(interface))
-}
-
-fn not_by(interface: &str) -> Words {
-    meta_is_not(META_OIFNAME, interface_bytes(interface))
-}
-
-fn from_knock() -> Words {
-    [
-        one(Expression::Meta {
-            key: META_IIFNAME,
-            into: 0,
-        }),
-        within(c"knock", KNOCK_ID),
-    ]
-    .concat()
-}
-
-fn by_knock() -> Words {
-    [
-        one(Expression::Meta {
-            key: META_OIFNAME,
-            into: 0,
-        }),
-        within(c"knock", KNOCK_ID),
-    ]
-    .concat()
-}
-
-fn within(set: &'static CStr, id: u32) -> Words {
-    one(Expression::In { set, id })
-}
-
-fn family_is(family: Family) -> Words {
-    let number = match family {
-        Family::V4 => 2,
-        Family::V6 => 10,
-    };
-    meta_is(META_NFPROTO, vec![number])
-}
-
-fn protocol(number: u8) -> Words {
-    meta_is(META_L4PROTO, vec![number])
-}
-
-fn not_protocol(number: u8) -> Words {
-    meta_is_not(META_L4PROTO, vec![number])
-}
-
-fn icmp_type(kind: u8) -> Words {
-    let load = Expression::Payload {
-        base: Base::Transport,
-        offset: 0,
-        len: 1,
-        into: 0,
-    };
-    vec![load, Expression::Equals { value: vec![kind] }]
-}
-
-#[derive(Clone, Copy)]
-enum Side {
-    Source,
-    Destination,
-}
-
-fn load_port(side: Side, into: Register) -> Words {
-    let offset = match side {
-        Side::Source => 0,
-        Side::Destination => 2,
-    };
-    one(Expression::Payload {
-        base: Base::Transport,
-        offset,
-        len: 2,
-        into,
-    })
-}
-
-fn to_port(port: u16) -> Words {
-    [
-        load_port(Side::Destination, 0),
-        equals(port.to_be_bytes().to_vec()),
-    ]
-    .concat()
-}
-
-fn from_port(port: u16) -> Words {
-    [
-        load_port(Side::Source, 0),
-        equals(port.to_be_bytes().to_vec()),
-    ]
-    .concat()
-}
-
-fn load_source(family: Family, into: Register) -> Words {
-    let (offset, len) = match family {
-        Family::V4 => (12, 4),
-        Family::V6 => (8, 16),
-    };
-    one(Expression::Payload {
-        base: Base::Network,
-        offset,
-        len,
-        into,
-    })
-}
-
-fn load_destination(family: Family, into: Register) -> Words {
-    let (offset, len) = match family {
-        Family::V4 => (16, 4),
-        Family::V6 => (24, 16),
-    };
-    one(Expression::Payload {
-        base: Base::Network,
-        offset,
-        len,
-        into,
-    })
-}
-
-fn destination_is(family: Family, address: std::net::IpAddr) -> Words {
-    let octets = match address {
-        std::net::IpAddr::V4(v4) => v4.octets().to_vec(),
-        std::net::IpAddr::V6(v6) => v6.octets().to_vec(),
-    };
-    [load_destination(family, 0), equals(octets)].concat()
-}
-
-fn source_within(family: Family, (mask, network): (Vec<u8>, Vec<u8>)) -> Words {
-    let masked = one(Expression::Mask { mask });
-    [
-        family_is(family),
-        load_source(family, 0),
-        masked,
-        equals(network),
-    ]
-    .concat()
-}
-
-/// Loads the state's bits that matter; they are in the machine's byte order.
-fn ct_bits(bits: u32) -> Words {
-    let load = Expression::Ct {
-        key: CT_STATE,
-        of: None,
-        into: 0,
-    };
-    vec![
-        load,
-        Expression::Mask {
-            mask: bits.to_ne_bytes().to_vec(),
-        },
-    ]
-}
-
-fn ct_state(bits: u32) -> Words {
-    [
-        ct_bits(bits),
-        one(Expression::Differs { value: vec![0; 4] }),
-    ]
-    .concat()
-}
-
-fn ct_not_state(bits: u32) -> Words {
-    [ct_bits(bits), equals(vec![0; 4])].concat()
-}
-
-fn ct_original() -> Words {
-    [
-        one(Expression::Ct {
-            key: CT_DIRECTION,
-            of: None,
-            into: 0,
-        }),
-        equals(vec![0]),
-    ]
-    .concat()
-}
-
-fn ct_reply() -> Words {
-    [
-        one(Expression::Ct {
-            key: CT_DIRECTION,
-            of: None,
-            into: 0,
-        }),
-        equals(vec![1]),
-    ]
-    .concat()
 }

@@ -13,7 +13,7 @@ use super::element::mask;
 use super::raw::{Element, Mark, Scratch, SetMessage, TABLE};
 use super::rules::{self, Line};
 use super::sets::{Family, SETS, keep_open_shape, knock_shape};
-use crate::netlink::{Link, REQUEST_ACK, Request};
+use crate::netlink::{Link, REQUEST_ACK, Request, attribute, be64};
 
 /// Below `filter` (0): a foreign table's "established, accept" comes after us.
 pub const PRIORITY: i32 = -10;
@@ -128,19 +128,27 @@ pub fn create(link: &mut Link, scratch: &mut Scratch, plan: &Plan) -> io::Result
     batch.send(link)
 }
 
-/// Whether there is a table of our name.
+/// The kernel's number for the table of our name, a new one each time it is made; `None` when there is none.
 ///
 /// # Errors
 /// The kernel's errno; a kernel without nf_tables says so here first.
-pub fn exists(link: &mut Link) -> io::Result<bool> {
+pub fn handle(link: &mut Link) -> io::Result<Option<u64>> {
     const NFT_MSG_GETTABLE: u16 = (10 << 8) | 1;
     const NFTA_TABLE_NAME: u16 = 1;
+    const NFTA_TABLE_HANDLE: u16 = 4;
     const NFPROTO_INET: u8 = 1;
+    /// Bytes of `struct nfgenmsg` in front of the attributes.
+    const NFGEN_LEN: usize = 4;
     let request = Request::new(NFT_MSG_GETTABLE, REQUEST_ACK, &[NFPROTO_INET, 0, 0, 0])
         .attribute(NFTA_TABLE_NAME, TABLE.to_bytes_with_nul());
-    match link.ask(request, |_, _| {}) {
-        Ok(()) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+    let mut handle = None;
+    let asked = link.ask(request, |_, payload| {
+        let table = payload.get(NFGEN_LEN..).unwrap_or_default();
+        handle = attribute(table, NFTA_TABLE_HANDLE).and_then(be64);
+    });
+    match asked {
+        Ok(()) => Ok(handle),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }
 }

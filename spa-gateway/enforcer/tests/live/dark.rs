@@ -9,7 +9,7 @@ use spa_order::{Opening, Order};
 
 use crate::gateway::{CLIENT, Gateway, NEIGHBOUR, OUTSIDE, door, ip, ttl};
 use crate::namespace::{Namespace, root};
-use crate::patience::until;
+use crate::patience::{uninterrupted, until};
 
 const WIREGUARD: &str = "198.51.100.10:51820";
 
@@ -69,7 +69,7 @@ fn every_port_of_the_gateway_is_silent_but_what_is_kept_open() {
     stranger.connect((ip(OUTSIDE), 9999)).expect("an address");
     stranger.set_read_timeout(Some(SILENCE)).expect("a timeout");
     stranger.send(&[1; 64]).expect("sent");
-    let heard = stranger.recv(&mut [0; 64]).map_err(|error| error.kind());
+    let heard = uninterrupted(|| stranger.recv(&mut [0; 64]));
     assert_eq!(heard, Err(std::io::ErrorKind::WouldBlock));
 }
 
@@ -216,7 +216,9 @@ fn nobody_on_the_wire_passes_through_the_gateway_unasked() {
     until("they were dropped", || {
         (unasked(&gateway) == before + 2).then_some(())
     });
-    let heard = rustix::net::recv(&ears, &mut [0; 64], rustix::net::RecvFlags::empty());
+    let heard = rustix::io::retry_on_intr(|| {
+        rustix::net::recv(&ears, &mut [0; 64], rustix::net::RecvFlags::empty())
+    });
     assert_eq!(heard.map(|_| ()), Err(rustix::io::Errno::AGAIN));
     // Those inside may go out, and what the administrator forwards may come in.
     let _outside = listen(&gateway.client, "198.51.100.7:80");

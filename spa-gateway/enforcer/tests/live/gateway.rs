@@ -107,7 +107,9 @@ impl Gateway {
     pub fn any_answer(&mut self) -> Answer {
         let mut bytes = [0; ANSWER_LEN];
         let socket = self.socket.as_ref().expect("not closed yet");
-        rustix::net::recv(socket, &mut bytes[..], RecvFlags::empty()).expect("an answer");
+        let flags = RecvFlags::empty();
+        rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut bytes[..], flags))
+            .expect("an answer");
         Answer::decode(&bytes).expect("an answer").1
     }
 
@@ -139,7 +141,9 @@ impl Gateway {
     pub fn receive(&mut self) -> Answer {
         let mut bytes = [0; ANSWER_LEN + 1];
         let socket = self.socket.as_ref().expect("not closed yet");
-        let received = rustix::net::recv(socket, &mut bytes[..], RecvFlags::empty());
+        let received = rustix::io::retry_on_intr(|| {
+            rustix::net::recv(socket, &mut bytes[..], RecvFlags::empty())
+        });
         let (received, _) =
             received.unwrap_or_else(|_| panic!("no answer: {}", said(&mut self.stderr)));
         let decoded = Answer::decode(&bytes[..received]);
@@ -340,7 +344,9 @@ fn receive_hello(socket: &OwnedFd) -> Option<(Hello, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut into = [std::io::IoSliceMut::new(&mut bytes)];
-    rustix::net::recvmsg(socket, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC).ok()?;
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    rustix::io::retry_on_intr(|| rustix::net::recvmsg(socket, &mut into, &mut control, flags))
+        .ok()?;
     let descriptors = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
         _ => None,

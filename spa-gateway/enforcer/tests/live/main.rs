@@ -3,10 +3,12 @@
 //! Needs root, `ip`, `nft` and `conntrack` (`make test` installs them); says loudly what it skips without.
 
 mod dark;
+mod figures;
 mod gateway;
 mod lifetime;
 mod limits;
 mod namespace;
+mod others;
 mod patience;
 mod sessions;
 mod sockets;

@@ -13,7 +13,7 @@ use spa_wireguard::{BackendChoice, Interface, Peer, Plan};
 
 use crate::gateway::{CLIENT, Gateway, OUTSIDE, door, flow, ip, ttl};
 use crate::namespace::{Namespace, root};
-use crate::patience::until;
+use crate::patience::{uninterrupted, until};
 
 /// A key pair made by `wg genkey` for these tests.
 const GATEWAY: [&str; 2] = [
@@ -254,13 +254,13 @@ fn an_established_connection_dies_with_its_flow_in_both_directions() {
     let dropped = |session: &Session, chain, comment| session.gateway.counted(chain, comment);
     client.write_all(b"more").expect("into the socket");
     assert_eq!(
-        server.read(&mut text).map_err(|error| error.kind()),
+        uninterrupted(|| server.read(&mut text)),
         Err(ErrorKind::WouldBlock)
     );
     assert!(dropped(&session, "out_of_tunnel", "not granted") > 0);
     server.write_all(b"push").expect("into the socket");
     assert_eq!(
-        client.read(&mut text).map_err(|error| error.kind()),
+        uninterrupted(|| client.read(&mut text)),
         Err(ErrorKind::WouldBlock)
     );
     assert!(dropped(&session, "into_tunnel", "no live flow") > 0);
@@ -333,7 +333,10 @@ fn an_echo_is_a_flow_of_its_own() {
             let to = SocketAddr::new(ip(RESOURCE), 0);
             rustix::net::sendto(&socket, &[8, 0, 0, 0, 0, 1, 0, 1], SendFlags::empty(), &to)
                 .expect("sent");
-            rustix::net::recv(&socket, &mut [0; 64], RecvFlags::empty()).is_ok()
+            rustix::io::retry_on_intr(|| {
+                rustix::net::recv(&socket, &mut [0; 64], RecvFlags::empty())
+            })
+            .is_ok()
         })
     };
     session.grant(flow(RESOURCE, 443));
@@ -368,7 +371,7 @@ fn an_error_about_a_live_flow_finds_its_way_back() {
         socket.connect((ip(RESOURCE), 5353)).expect("an address");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         socket.send(b"anybody?").expect("sent");
-        socket.recv(&mut [0; 8]).map_err(|error| error.kind())
+        uninterrupted(|| socket.recv(&mut [0; 8]))
     });
     assert_eq!(refused, Err(ErrorKind::ConnectionRefused));
 }

@@ -11,6 +11,7 @@ use spa_order::Replies;
 
 use crate::gateway::{CLIENT, Gateway, OUTSIDE, ip};
 use crate::namespace::root;
+use crate::patience::uninterrupted;
 
 const PORT: u16 = 51_820;
 
@@ -35,8 +36,10 @@ fn from_client(gateway: &Gateway, local: &str) -> UdpSocket {
 fn receive(socket: impl AsFd) -> Vec<u8> {
     let mut packet = [0; 2048];
     set_socket_timeout(&socket, Timeout::Recv, Some(Duration::from_secs(10))).expect("a timeout");
-    let (received, _) =
-        rustix::net::recv(socket, &mut packet[..], RecvFlags::empty()).expect("a knock arrives");
+    let (received, _) = rustix::io::retry_on_intr(|| {
+        rustix::net::recv(&socket, &mut packet[..], RecvFlags::empty())
+    })
+    .expect("a knock arrives");
     packet[..received].to_vec()
 }
 
@@ -124,7 +127,7 @@ fn a_daemon_without_capability_hears_and_answers_and_is_not_tracked() {
         let knock = receive(&gateway.descriptors[0]);
         answer(&gateway.descriptors[reply], &knock);
         let mut bytes = [0; 600];
-        let (len, from) = socket.recv_from(&mut bytes).expect("a reply arrives");
+        let (len, from) = uninterrupted(|| socket.recv_from(&mut bytes)).expect("a reply arrives");
         assert_eq!(
             (len, bytes[0], from),
             (512, 0x5A, SocketAddr::new(ip(to), PORT))

@@ -1,28 +1,22 @@
-//! From an order to its answer, through the real enforcer: `cargo bench -p spa-enforcer`. Prints, asserts nothing.
+//! A thousand sessions come and go; `cargo test --release -p spa-enforcer --test live figures -- --nocapture`
+//! prints how long orders take. Times are printed and never asserted.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use spa_order::{Answer, Flow, FlowTarget, Order, SecretBytes32};
 
-#[path = "../tests/live/gateway.rs"]
-#[allow(dead_code, reason = "the tests use the rest")]
-mod gateway;
-#[path = "../tests/live/namespace.rs"]
-#[allow(dead_code, reason = "the tests use the rest")]
-mod namespace;
-#[path = "../tests/live/patience.rs"]
-mod patience;
-
-use gateway::{Gateway, door, flow, ip, ttl};
+use crate::gateway::{Gateway, door, flow, ip, ttl};
+use crate::namespace::root;
 
 /// Orders on their way at once; what the socket has room for.
 const WINDOW: u32 = 100;
 /// Sessions that live, and end, together.
 const SESSIONS: u32 = 1000;
 
-fn main() {
-    if !namespace::root() {
+#[test]
+fn a_thousand_sessions_come_and_go() {
+    if !root() {
         return;
     }
     let mut gateway = Gateway::start_for(SESSIONS);
@@ -95,6 +89,8 @@ fn main() {
             started.elapsed()
         );
     }
+    assert_eq!(gateway.openings(), []);
+    assert_eq!(gateway.order(&Order::ListPeers), Answer::End);
     let forgets = (1..=50).map(|number| {
         let started = Instant::now();
         gateway.done(&Order::Forget {

@@ -1,0 +1,213 @@
+//! The rules between a session and what it may reach: the guard.
+//!
+//! A packet passes because an element for it lives, in either direction. Into the tunnel it must also answer
+//! something: whatever else connection tracking remembers opens nothing.
+
+use std::ffi::CStr;
+
+use super::expression::{Direction, Expression};
+use super::rules::{
+    FAMILIES, FORWARD, FROM_TUNNEL, INTO_TUNNEL, Line, OUT_OF_TUNNEL, OUTPUT, OWN_INTO_TUNNEL, push,
+};
+use super::sets::{Content, Family, sets_of};
+use super::table::Plan;
+use super::words::*;
+
+pub fn from_tunnel(lines: &mut Vec<Line>) {
+    flows(
+        lines,
+        FROM_TUNNEL,
+        Way::FromClient,
+        [Content::Own, Content::OwnRange],
+    );
+    push(lines, FROM_TUNNEL, c"not granted", &[counted_drop()]);
+}
+
+pub fn forward(lines: &mut Vec<Line>, plan: &Plan) {
+    let out = [from(&plan.tunnel), one(Expression::Goto(OUT_OF_TUNNEL))];
+    push(lines, FORWARD, c"a session to a resource", &out);
+    let into = [by(&plan.tunnel), one(Expression::Goto(INTO_TUNNEL))];
+    push(lines, FORWARD, c"a resource to a session", &into);
+    astray(lines, FORWARD, plan);
+    push(
+        lines,
+        FORWARD,
+        c"other forwarding is not ours to judge",
+        &[accept()],
+    );
+    flows(
+        lines,
+        OUT_OF_TUNNEL,
+        Way::FromClient,
+        [Content::Flow, Content::FlowRange],
+    );
+    push(lines, OUT_OF_TUNNEL, c"not granted", &[counted_drop()]);
+    // A connection a client opened, and its flow still lives: either alone is not enough.
+    let unasked = [ct_not_state(ESTABLISHED | RELATED), counted_drop()];
+    push(lines, INTO_TUNNEL, c"nothing enters unasked", &unasked);
+    let backwards = [ct_original(), counted_drop()];
+    push(lines, INTO_TUNNEL, c"only answers enter", &backwards);
+    flows(
+        lines,
+        INTO_TUNNEL,
+        Way::ToClient,
+        [Content::Flow, Content::FlowRange],
+    );
+    errors_of_flows(lines);
+    push(lines, INTO_TUNNEL, c"no live flow", &[counted_drop()]);
+}
+
+/// When WireGuard's interface is gone, its route is, and what a resource still sends to a session would leave by
+/// the default route, for everybody to read. To be called behind what goes into the tunnel.
+fn astray(lines: &mut Vec<Line>, chain: &'static CStr, plan: &Plan) {
+    for family in FAMILIES {
+        let Some(pool) = plan.pool(family) else {
+            continue;
+        };
+        let words = [
+            not_by("lo"),
+            destination_within(family, pool),
+            counted_drop(),
+        ];
+        push(
+            lines,
+            chain,
+            c"to a tunnel address through the tunnel only",
+            &words,
+        );
+    }
+}
+
+/// ICMP errors about a connection whose flow lives.
+fn errors_of_flows(lines: &mut Vec<Line>) {
+    for family in FAMILIES {
+        let number = icmp_of(family);
+        let (source, destination) = match family {
+            Family::V4 => (CT_SRC_IP, CT_DST_IP),
+            Family::V6 => (CT_SRC_IP6, CT_DST_IP6),
+        };
+        let original = |key, into| {
+            one(Expression::Ct {
+                key,
+                of: Some(Direction::Original),
+                into,
+            })
+        };
+        for content in [Content::Flow, Content::FlowRange] {
+            for set in sets_of(content, family) {
+                let words = [
+                    family_is(family),
+                    protocol(number),
+                    ct_state(RELATED),
+                    original(source, 0),
+                    original(destination, width(family)),
+                    original(CT_PROTOCOL, 2 * width(family)),
+                    original(CT_PROTO_DST, 2 * width(family) + 1),
+                    within(set.name, set.id),
+                    accept(),
+                ];
+                push(lines, INTO_TUNNEL, c"errors about a live flow", &words);
+            }
+        }
+    }
+}
+
+/// What the gateway itself may send into the tunnel: answers, and errors about packets that came out of it.
+pub fn output(lines: &mut Vec<Line>, plan: &Plan) {
+    let into = [by(&plan.tunnel), one(Expression::Goto(OWN_INTO_TUNNEL))];
+    push(lines, OUTPUT, c"the gateway to a session", &into);
+    astray(lines, OUTPUT, plan);
+    flows(
+        lines,
+        OWN_INTO_TUNNEL,
+        Way::ToClient,
+        [Content::Own, Content::OwnRange],
+    );
+    let errors: [(Family, &[u8]); 2] = [(Family::V4, &[3, 11, 12]), (Family::V6, &[1, 2, 3, 4])];
+    for (family, kinds) in errors {
+        for kind in kinds {
+            let words = [
+                family_is(family),
+                protocol(icmp_of(family)),
+                icmp_type(*kind),
+                accept(),
+            ];
+            push(lines, OWN_INTO_TUNNEL, c"errors", &words);
+        }
+    }
+    push(lines, OWN_INTO_TUNNEL, c"no live flow", &[counted_drop()]);
+}
+
+/// Which end of the packet is the client's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    FromClient,
+    ToClient,
+}
+
+/// Accepts what a live element says, both families: what has ports first, the most of it, then echo.
+fn flows(lines: &mut Vec<Line>, chain: &'static CStr, way: Way, contents: [Content; 2]) {
+    for family in FAMILIES {
+        let number = icmp_of(family);
+        let echo_kind = match (family, way) {
+            (Family::V4, Way::FromClient) => 8,
+            (Family::V4, Way::ToClient) => 0,
+            (Family::V6, Way::FromClient) => 128,
+            (Family::V6, Way::ToClient) => 129,
+        };
+        let w = width(family);
+        let (client, resource, port) = match way {
+            Way::FromClient => (
+                load_source(family, 0),
+                load_destination(family, w),
+                Side::Destination,
+            ),
+            Way::ToClient => (
+                load_destination(family, 0),
+                load_source(family, w),
+                Side::Source,
+            ),
+        };
+        let addresses = [
+            client,
+            resource,
+            one(Expression::Meta {
+                key: META_L4PROTO,
+                into: 2 * w,
+            }),
+        ];
+        let sets = || {
+            contents
+                .into_iter()
+                .flat_map(|content| sets_of(content, family))
+        };
+        for set in sets() {
+            // Where TCP and UDP have ports ICMP has its type or its checksum: kept out of the look-up.
+            let ports = [
+                family_is(family),
+                not_protocol(number),
+                addresses.concat(),
+                load_port(port, 2 * w + 1),
+                within(set.name, set.id),
+                accept(),
+            ];
+            push(lines, chain, c"live flow", &ports);
+        }
+        for set in sets() {
+            // An echo has no port: flows of echo have port 0.
+            let echo = [
+                family_is(family),
+                protocol(number),
+                icmp_type(echo_kind),
+                addresses.concat(),
+                one(Expression::Constant {
+                    value: vec![0; 4],
+                    into: 2 * w + 1,
+                }),
+                within(set.name, set.id),
+                accept(),
+            ];
+            push(lines, chain, c"live echo flow", &echo);
+        }
+    }
+}

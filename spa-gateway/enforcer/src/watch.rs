@@ -1,0 +1,157 @@
+//! What others do to the ground we stand on: `nft flush ruleset`, an interface that gets another name or is made anew.
+//!
+//! Each of these would leave the machine open, or deaf, and nobody told. Invariant: whatever is found, a closed
+//! table is in place before the process ends; the daemon ends with it and, started again, finds the machine as it is.
+
+use std::io;
+
+use rustix::event::{PollFd, PollFlags};
+use spa_order::KnockInterfaces;
+
+use crate::netlink::{Ear, Link, REQUEST_ACK, Request, attribute, string};
+use crate::nft::Table;
+
+// include/uapi/linux/rtnetlink.h, if_link.h
+const RTM_GETLINK: u16 = 18;
+const IFLA_IFNAME: u16 = 3;
+// include/uapi/linux/netfilter/nf_tables.h: elements new and gone, and the generation that every change makes.
+const OF_ELEMENTS: [u16; 3] = [NFNL_NFTABLES | 12, NFNL_NFTABLES | 14, NFNL_NFTABLES | 15];
+const NFNL_NFTABLES: u16 = 10 << 8;
+/// Bytes of `struct ifinfomsg` in front of the attributes, and where the index is in it.
+const IFINFO_LEN: usize = 16;
+const INDEX_AT: usize = 4;
+
+/// What has changed under us; one line each.
+#[derive(Debug, thiserror::Error)]
+pub enum Changed {
+    /// Somebody deleted the table.
+    #[error(
+        "somebody deleted or replaced table inet spa (`nft flush ruleset`, or a reload of nftables.service, does): it is in place again, nothing open; ending, since sessions went with it"
+    )]
+    TableGone,
+    /// A knock interface has another name.
+    #[error(
+        "knock interface {was} is called {is} now: closed under both names; ending, write {is} to [knock] interfaces"
+    )]
+    Renamed {
+        /// As configured.
+        was: String,
+        /// Now.
+        is: String,
+    },
+    /// There is a new interface of the name, which we do not hear.
+    #[error("knock interface {0} was made anew: ending, to be started again on the new one")]
+    MadeAnew(String),
+    /// The kernel does not say.
+    #[error("cannot see whether the machine is still closed: {0}")]
+    Blind(io::Error),
+}
+
+/// Ears, and what they compare.
+#[derive(Debug)]
+pub struct Watch {
+    tables: Ear,
+    interfaces: Ear,
+    links: Link,
+    /// The knock interfaces: name and index.
+    knock: Vec<(String, u32)>,
+}
+
+impl Watch {
+    /// Begins to listen: before the table is made, so that nothing is missed.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn begin(names: &[String], indices: &KnockInterfaces) -> io::Result<Self> {
+        let indices = indices.indices().iter().copied();
+        Ok(Self {
+            tables: Ear::tables()?,
+            interfaces: Ear::interfaces()?,
+            links: Link::route()?,
+            knock: names.iter().cloned().zip(indices).collect(),
+        })
+    }
+
+    /// What to wait for.
+    pub fn poll(&self) -> [PollFd<'_>; 2] {
+        [&self.tables, &self.interfaces].map(|ear| PollFd::new(ear, PollFlags::IN))
+    }
+
+    /// Looks whether all is as it was, after something was heard.
+    ///
+    /// # Errors
+    /// What is not.
+    pub fn look(&mut self, table: &mut Table) -> Result<(), Changed> {
+        // Our own orders are heard too, hundreds in a moment, and none of them is a reason to look.
+        let tables = self.tables.heard(|kind| !OF_ELEMENTS.contains(&kind));
+        let interfaces = self.interfaces.heard(|_| true);
+        if !(tables.map_err(Changed::Blind)? | interfaces.map_err(Changed::Blind)?) {
+            return Ok(());
+        }
+        if !table.is_there().map_err(Changed::Blind)? {
+            table.restore(&[]).map_err(Changed::Blind)?;
+            return Err(Changed::TableGone);
+        }
+        for (name, index) in self.knock.clone() {
+            let found = self.name_of(index).map_err(Changed::Blind)?;
+            if let Some(is) = found.filter(|is| *is != name) {
+                table
+                    .restore(std::slice::from_ref(&is))
+                    .map_err(Changed::Blind)?;
+                return Err(Changed::Renamed { was: name, is });
+            }
+            let now = self.index_of(&name).map_err(Changed::Blind)?;
+            if now.is_some_and(|now| now != index) {
+                return Err(Changed::MadeAnew(name));
+            }
+        }
+        Ok(())
+    }
+
+    fn name_of(&mut self, index: u32) -> io::Result<Option<String>> {
+        let mut header = [0; IFINFO_LEN];
+        header[INDEX_AT..INDEX_AT + 4].copy_from_slice(&index.to_ne_bytes());
+        let request = Request::new(RTM_GETLINK, REQUEST_ACK, &header);
+        let mut name = None;
+        self.ask(request, |link| {
+            let attributes = link.get(IFINFO_LEN..).unwrap_or_default();
+            name = attribute(attributes, IFLA_IFNAME).map(string);
+        })?;
+        Ok(name)
+    }
+
+    fn index_of(&mut self, name: &str) -> io::Result<Option<u32>> {
+        let mut zero_terminated = name.as_bytes().to_vec();
+        zero_terminated.push(0);
+        let request = Request::new(RTM_GETLINK, REQUEST_ACK, &[0; IFINFO_LEN])
+            .attribute(IFLA_IFNAME, &zero_terminated);
+        let mut index = None;
+        self.ask(request, |link| {
+            let bytes = link.get(INDEX_AT..).and_then(|rest| rest.first_chunk());
+            index = bytes.map(|bytes| u32::from_ne_bytes(*bytes));
+        })?;
+        Ok(index)
+    }
+
+    /// An interface that is not there is no answer.
+    fn ask(&mut self, request: Request, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+        match self.links.ask(request, |_, payload| each(payload)) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            outcome => outcome,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_has_name_and_index() {
+        let none = KnockInterfaces::new(&[1]).expect("one interface");
+        let mut watch = Watch::begin(&["lo".to_owned()], &none).expect("sockets");
+        assert_eq!(watch.name_of(1).expect("an answer").as_deref(), Some("lo"));
+        assert_eq!(watch.index_of("lo").expect("an answer"), Some(1));
+        assert_eq!(watch.index_of("not-there").expect("an answer"), None);
+    }
+}

@@ -1,0 +1,183 @@
+//! What other programs of the same machine do to the table, the interfaces and the tunnel: it stays closed.
+
+use std::io::ErrorKind;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use spa_order::{Order, SecretBytes32};
+
+use crate::gateway::{CLIENT, Gateway, OUTSIDE, door, flow, has_table, ip, ttl};
+use crate::namespace::{Namespace, root};
+use crate::patience::until;
+
+/// Longer than a packet takes on a veth pair, shorter than a test may.
+const SILENCE: Duration = Duration::from_millis(250);
+
+/// `nft flush ruleset`, which Debian's `nftables.service` begins with: the machine is closed again at once, nothing is
+/// open, and the enforcer ends with a line that says why.
+#[test]
+fn a_table_that_somebody_deletes_is_in_place_again() {
+    if !root() {
+        return;
+    }
+    let mut gateway = Gateway::start();
+    let _service = listen(&gateway.namespace, OUTSIDE, 2222);
+    gateway.done(&Order::Door {
+        door: door(CLIENT, 4000),
+        ttl: ttl(60_000),
+    });
+    gateway.namespace.output("nft", &["flush ruleset"]);
+    assert_eq!(gateway.ended().code(), Some(1));
+    let said = gateway.said();
+    assert!(
+        said.contains("deleted or replaced table inet spa"),
+        "{said}"
+    );
+    assert!(has_table(&gateway.namespace));
+    assert!(gateway.elements("door4").is_empty());
+    assert!(!reaches(&gateway.client, OUTSIDE, 2222));
+}
+
+/// Another table of our name in the place of ours, as a saved ruleset brings it, is replaced too.
+#[test]
+fn a_table_that_somebody_replaces_is_ours_again() {
+    if !root() {
+        return;
+    }
+    let mut gateway = Gateway::start();
+    let _service = listen(&gateway.namespace, OUTSIDE, 2222);
+    let saved =
+        "flush ruleset; table inet spa { chain input { type filter hook input priority 0; }; }";
+    gateway.namespace.output("nft", &[saved]);
+    assert_eq!(gateway.ended().code(), Some(1));
+    assert!(!reaches(&gateway.client, OUTSIDE, 2222));
+}
+
+/// A chain that somebody empties is a closed one, be it one that others lead to.
+#[test]
+fn a_flushed_chain_is_a_closed_one() {
+    if !root() {
+        return;
+    }
+    let gateway = Gateway::start();
+    let _service = listen(&gateway.namespace, OUTSIDE, 2222);
+    for chain in ["uplink", "input"] {
+        let flush = format!("flush chain inet spa {chain}");
+        gateway.namespace.output("nft", &[&flush]);
+        assert!(!reaches(&gateway.client, OUTSIDE, 2222), "{chain}");
+    }
+}
+
+/// The table knows interfaces by name. One that gets another name stays closed under it.
+#[test]
+fn a_knock_interface_with_a_new_name_stays_closed() {
+    if !root() {
+        return;
+    }
+    let mut gateway = Gateway::start();
+    let _service = listen(&gateway.namespace, "0.0.0.0", 2222);
+    gateway.namespace.ip("link set eth0 down");
+    gateway.namespace.ip("link set eth0 name wan7");
+    gateway.namespace.ip("link set wan7 up");
+    assert_eq!(gateway.ended().code(), Some(1));
+    let said = gateway.said();
+    assert!(said.contains("eth0 is called wan7 now"), "{said}");
+    assert!(!reaches(&gateway.client, OUTSIDE, 2222));
+    assert!(gateway.counted("uplink", "dark") > 0);
+}
+
+/// Our sockets hear the interface they were bound to. When there is another of its name (a modem that dialled again), the
+/// enforcer ends, to be started again on that one; that an interface is gone, or down, is no reason.
+#[test]
+fn an_interface_that_is_made_anew_is_a_reason_to_start_again() {
+    if !root() {
+        return;
+    }
+    let mut gateway = Gateway::start();
+    gateway.namespace.ip("link set eth0 down");
+    gateway.namespace.ip("link set eth0 up");
+    gateway.namespace.ip("link delete eth0");
+    gateway.done(&Order::CloseDoor {
+        door: door(CLIENT, 4000),
+    });
+    gateway
+        .namespace
+        .ip("link add eth0 type veth peer name spare0");
+    assert_eq!(gateway.ended().code(), Some(1));
+    let said = gateway.said();
+    assert!(said.contains("eth0 was made anew"), "{said}");
+}
+
+/// When WireGuard's interface has gone with the enforcer, what a resource still sends to a session does not leave by the
+/// default route, where everybody could read it.
+#[test]
+fn what_is_meant_for_a_session_leaves_through_the_tunnel_or_not_at_all() {
+    if !root() {
+        return;
+    }
+    let mut gateway = Gateway::start();
+    let resources = Namespace::new("lan");
+    let lan = ["10.0.5.1/24", "fd00:5::1/64"];
+    let host = ["10.0.5.10/24", "fd00:5::10/64"];
+    gateway
+        .namespace
+        .wire("lan0", &lan, &resources, "eth0", &host);
+    gateway.namespace.sysctl("ipv4/ip_forward", "1");
+    gateway.namespace.sysctl("ipv6/conf/all/forwarding", "1");
+    resources.ip("route add default via 10.0.5.1");
+    resources.ip("-6 route add default via fd00:5::1");
+    gateway
+        .namespace
+        .ip(&format!("route add default via {CLIENT}"));
+    gateway.namespace.ip("-6 route add default via 2001:db8::7");
+    // Somebody outside who would like to be the session.
+    gateway.client.ip("address add 10.200.0.7/32 dev eth0");
+    gateway
+        .client
+        .ip("address add fd5a:1::7/128 dev eth0 nodad");
+    gateway.done(&Order::Key {
+        private: SecretBytes32::from_bytes([7; 32]),
+    });
+    gateway.done(&Order::Flow {
+        flow: flow("10.0.5.10", 443),
+        ttl: ttl(60_000),
+    });
+    gateway.kill();
+    until("the tunnel's interface is gone or down", || {
+        let routes = gateway.namespace.output("ip", &["route"]);
+        (!routes.contains("10.200.0.0/16")).then_some(())
+    });
+    for (session, resource) in [("10.200.0.7", "10.0.5.10"), ("fd5a:1::7", "fd00:5::10")] {
+        let hears = gateway.client.inside(|| UdpSocket::bind((ip(session), 9)));
+        let hears = hears.expect("an address of the client");
+        hears.set_read_timeout(Some(SILENCE)).expect("a timeout");
+        let dropped = |gateway: &Gateway| {
+            let comment = "to a tunnel address through the tunnel only";
+            gateway.counted("forward", comment) + gateway.counted("output", comment)
+        };
+        let before = dropped(&gateway);
+        for (from, address) in [(&resources, resource), (&gateway.namespace, "::")] {
+            let socket = from.inside(|| UdpSocket::bind((ip(address), 443)));
+            // The gateway's own may be told so at once.
+            let _ = socket
+                .expect("a socket")
+                .send_to(b"secret", (ip(session), 9));
+        }
+        until("both were dropped", || {
+            (dropped(&gateway) >= before + 2).then_some(())
+        });
+        let heard = hears.recv_from(&mut [0; 16]);
+        assert!(heard.is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
+    }
+}
+
+fn listen(on: &Namespace, address: &str, port: u16) -> TcpListener {
+    on.inside(|| TcpListener::bind((ip(address), port)))
+        .expect("a port")
+}
+
+fn reaches(from: &Namespace, address: &str, port: u16) -> bool {
+    let target = (ip(address), port).into();
+    from.inside(|| TcpStream::connect_timeout(&target, SILENCE))
+        .is_ok()
+}
