@@ -11,7 +11,7 @@ use spa_tests::topology::{GATEWAY, GATEWAY6, HOME, PORT, SERVER, Town, WEB, addr
 use spa_tests::wait::wait_until;
 use spa_tests::wire::{self, Direction, Wire};
 
-use crate::fixture::{REACHED, REFUSED, SILENT, place, with_ana};
+use crate::fixture::{Place, REACHED, REFUSED, SILENT, place, with_ana};
 
 /// How long the kernel looks for a neighbour before it says that there is none: three solicitations, a second apart.
 const UNREACHABLE: Duration = Duration::from_millis(3500);
@@ -42,24 +42,18 @@ fn every_port_is_silent() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// Without the gateway's table the same scan is answered: the silence is the table's.
+/// Without the gateway's table the same scan is answered: the silence is the table's, and it outlives the gateway's processes.
 #[test]
 fn the_silence_is_the_tables_work() {
-    let place = place();
-    let scanner = place.town.scanner();
-    assert!(
-        scanner
-            .oddities(address(GATEWAY), PORT)
-            .unwrap()
-            .is_silent()
-    );
+    let mut place = place();
+    place.gateway.kill().unwrap();
+    let silent = |place: &Place| {
+        let findings = place.town.scanner().oddities(address(GATEWAY), PORT);
+        findings.unwrap().is_silent()
+    };
+    assert!(silent(&place));
     place.town.gateway.nft("delete table inet spa").unwrap();
-    assert!(
-        !scanner
-            .oddities(address(GATEWAY), PORT)
-            .unwrap()
-            .is_silent()
-    );
+    assert!(!silent(&place));
 }
 
 /// 512 bytes of junk, a real knock cut short, made longer, or in pieces, and anything that looks like WireGuard get no answer.

@@ -61,6 +61,6 @@ pub enum Expression {
     Accept,
     /// The packet is gone, silently.
     Drop,
-    /// Goes on in another chain, and returns.
-    Jump(&'static CStr),
+    /// Goes on in another chain for good: should that have no verdict (somebody flushed it), the base chain's policy has.
+    Goto(&'static CStr),
 }

@@ -85,7 +85,7 @@ impl nftnl::expr::Expression for Expression {
             }
             Self::Accept => e.verdict(libc::NF_ACCEPT, None),
             Self::Drop => e.verdict(libc::NF_DROP, None),
-            Self::Jump(chain) => e.verdict(libc::NFT_JUMP, Some(chain)),
+            Self::Goto(chain) => e.verdict(libc::NFT_GOTO, Some(chain)),
             Self::Counter | Self::Notrack | Self::Masquerade => {}
         }
         expression
@@ -105,7 +105,7 @@ impl Expression {
             Self::Counter => c"counter",
             Self::Notrack => c"notrack",
             Self::Masquerade => c"masq",
-            Self::Constant { .. } | Self::Accept | Self::Drop | Self::Jump(_) => c"immediate",
+            Self::Constant { .. } | Self::Accept | Self::Drop | Self::Goto(_) => c"immediate",
         }
     }
 }

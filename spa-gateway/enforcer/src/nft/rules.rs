@@ -170,7 +170,7 @@ fn input(lines: &mut Vec<Line>, plan: &Plan) {
         c"the gateway to itself",
         &[from("lo"), accept()],
     );
-    let into = [from(&plan.tunnel), one(Expression::Jump(FROM_TUNNEL))];
+    let into = [from(&plan.tunnel), one(Expression::Goto(FROM_TUNNEL))];
     push(lines, INPUT, c"a session to the gateway", &into);
     for family in FAMILIES {
         let Some((address, _)) = plan.address(family) else {
@@ -224,7 +224,7 @@ fn input(lines: &mut Vec<Line>, plan: &Plan) {
         ];
         push(lines, INPUT, c"neighbours and routers", &words);
     }
-    let outside = [from_knock(), one(Expression::Jump(UPLINK))];
+    let outside = [from_knock(), one(Expression::Goto(UPLINK))];
     push(lines, INPUT, c"from outside", &outside);
     push(
         lines,

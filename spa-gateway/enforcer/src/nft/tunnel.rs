@@ -24,9 +24,9 @@ pub fn from_tunnel(lines: &mut Vec<Line>) {
 }
 
 pub fn forward(lines: &mut Vec<Line>, plan: &Plan) {
-    let out = [from(&plan.tunnel), one(Expression::Jump(OUT_OF_TUNNEL))];
+    let out = [from(&plan.tunnel), one(Expression::Goto(OUT_OF_TUNNEL))];
     push(lines, FORWARD, c"a session to a resource", &out);
-    let into = [by(&plan.tunnel), one(Expression::Jump(INTO_TUNNEL))];
+    let into = [by(&plan.tunnel), one(Expression::Goto(INTO_TUNNEL))];
     push(lines, FORWARD, c"a resource to a session", &into);
     astray(lines, FORWARD, plan);
     push(
@@ -114,7 +114,7 @@ fn errors_of_flows(lines: &mut Vec<Line>) {
 
 /// What the gateway itself may send into the tunnel: answers, and errors about packets that came out of it.
 pub fn output(lines: &mut Vec<Line>, plan: &Plan) {
-    let into = [by(&plan.tunnel), one(Expression::Jump(OWN_INTO_TUNNEL))];
+    let into = [by(&plan.tunnel), one(Expression::Goto(OWN_INTO_TUNNEL))];
     push(lines, OUTPUT, c"the gateway to a session", &into);
     astray(lines, OUTPUT, plan);
     flows(

@@ -53,6 +53,21 @@ fn a_table_that_somebody_replaces_is_ours_again() {
     assert!(!reaches(&gateway.client, OUTSIDE, 2222));
 }
 
+/// A chain that somebody empties is a closed one, be it one that others lead to.
+#[test]
+fn a_flushed_chain_is_a_closed_one() {
+    if !root() {
+        return;
+    }
+    let gateway = Gateway::start();
+    let _service = listen(&gateway.namespace, OUTSIDE, 2222);
+    for chain in ["uplink", "input"] {
+        let flush = format!("flush chain inet spa {chain}");
+        gateway.namespace.output("nft", &[&flush]);
+        assert!(!reaches(&gateway.client, OUTSIDE, 2222), "{chain}");
+    }
+}
+
 /// The table knows interfaces by name. One that gets another name stays closed under it.
 #[test]
 fn a_knock_interface_with_a_new_name_stays_closed() {
