@@ -34,7 +34,7 @@ fn what_is_done_is_in_the_kernel_with_its_timeout() {
     };
     gateway.done(&Order::Flow {
         flow: six,
-        ttl: ttl(5000),
+        ttl: ttl(600_000),
     });
     let own = Flow {
         to: FlowTarget::Gateway,
@@ -42,7 +42,7 @@ fn what_is_done_is_in_the_kernel_with_its_timeout() {
     };
     gateway.done(&Order::Flow {
         flow: own,
-        ttl: ttl(5000),
+        ttl: ttl(600_000),
     });
     let ranges = Flow {
         ports: (8000, 8010),
@@ -52,15 +52,15 @@ fn what_is_done_is_in_the_kernel_with_its_timeout() {
     };
     gateway.done(&Order::Flow {
         flow: ranges,
-        ttl: ttl(5000),
+        ttl: ttl(600_000),
     });
     for (set, seconds) in [
         ("door4", 60),
         ("door_addr6", 30),
         ("flow4", 3600),
-        ("flow6", 5),
-        ("own4", 5),
-        ("flow_range4_0", 5),
+        ("flow6", 600),
+        ("own4", 600),
+        ("flow_range4_0", 600),
     ] {
         let elements = gateway.elements(set);
         assert_eq!(elements.len(), 1, "{set}");

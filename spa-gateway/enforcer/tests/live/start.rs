@@ -119,12 +119,13 @@ fn a_failed_restart_leaves_the_machine_closed() {
         return;
     }
     let (namespace, _client) = Gateway::start().into_namespaces();
-    let _occupant = namespace.inside(|| UdpSocket::bind("0.0.0.0:51820").expect("a free port"));
+    namespace.ip("link add spa7 type veth peer name other");
+    let flags = FLAGS.replace("spa0", "spa7");
     let Launched {
         mut child,
         socket: _socket,
         ..
-    } = launch(&namespace, FLAGS);
+    } = launch(&namespace, &flags);
     until("the enforcer gives up", || {
         child.try_wait().expect("our own child")
     });
