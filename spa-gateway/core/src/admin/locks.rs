@@ -1,6 +1,6 @@
 //! `lock` and `unlock`: an administrator's "no", above all policy, on live sessions at once.
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -117,7 +117,10 @@ impl Gateway {
             LockTarget::All | LockTarget::Source(_) => {}
         }
         audit.not_after = row.until;
-        audit.note = Some(alloc::format!("{}: {}", row.target, row.why));
+        audit.note = Some(match row.why.as_str() {
+            "" => row.target.to_string(),
+            why => alloc::format!("{}: {why}", row.target),
+        });
         self.put_audit(audit);
     }
 }
