@@ -16,6 +16,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod enforcer_link;
+pub mod explain;
 pub mod files;
 pub mod network;
 pub mod policy_file;

@@ -73,13 +73,28 @@ impl Locks {
         source: IpAddr,
         now: WallTime,
     ) -> Option<&LockRow> {
+        self.on_known(person, Some(label), Some(source), now)
+    }
+
+    /// As [`on`](Self::on), where device or source may not be known; locks of those then hold nobody back.
+    pub(crate) fn on_known(
+        &self,
+        person: &Name,
+        label: Option<&str>,
+        source: Option<IpAddr>,
+        now: WallTime,
+    ) -> Option<&LockRow> {
         self.0.values().find(|lock| {
             lock.until.is_none_or(|until| now < until)
                 && match &lock.target {
                     LockTarget::All => true,
                     LockTarget::Person(name) => name == person,
-                    LockTarget::Device(device) => device.person == *person && device.label == label,
-                    LockTarget::Source(network) => network.holds(source),
+                    LockTarget::Device(device) => {
+                        device.person == *person && label == Some(device.label.as_str())
+                    }
+                    LockTarget::Source(network) => {
+                        source.is_some_and(|source| network.holds(source))
+                    }
                 }
         })
     }

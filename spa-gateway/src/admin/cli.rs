@@ -51,6 +51,10 @@ pub enum Command {
     /// Sessions
     #[command(subcommand)]
     Session(SessionCommand),
+    /// Say what would be decided for somebody, and why
+    ///
+    /// It is the engine that decides knocks, asked without a knock.
+    Explain(ExplainArgs),
     /// Lock somebody or something out, above all policy; sessions end at once
     Lock(LockArgs),
     /// Lift a lock
@@ -239,6 +243,33 @@ pub enum SessionCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Who, as USER or USER/DEVICE
+    pub user: String,
+    /// For what, as RESOURCE, RESOURCE:PORT or RESOURCE:PORT/PROTO
+    pub resource: String,
+    /// When, in the policy's time zone, like 2026-11-23T10:00 [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+    /// From where [default: where the device's session comes from]
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: Option<std::net::IpAddr>,
+    /// A fact about the device, like firewall=true; repeat for several [default: its last report]
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub posture: Vec<String>,
+    /// With this risk [default: what the gateway weighs]
+    #[arg(long, value_name = "N")]
+    pub risk: Option<u16>,
+    /// Ask this policy file instead of the gateway; nothing is known then of devices, locks or grants
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `lock`.

@@ -11,8 +11,9 @@ use spa_gateway_core::{Name, Policy};
 use spa_order::Protocol;
 
 use super::cli::{
-    AllowArgs, Cli, Command, DeviceCommand, InviteArgs, ListArgs, ListCommand, LockArgs, LogArgs,
-    MfaCommand, PolicyCommand, ResourceCommand, SessionCommand, StoreCommand, UserCommand,
+    AllowArgs, Cli, Command, DeviceCommand, ExplainArgs, InviteArgs, ListArgs, ListCommand,
+    LockArgs, LogArgs, MfaCommand, PolicyCommand, ResourceCommand, SessionCommand, StoreCommand,
+    UserCommand,
 };
 use super::client::{AskError, Client};
 use super::policy_edit::Edit;
@@ -24,7 +25,8 @@ use crate::control::protocol::{
     AuditPage, Confirm, Cut, Device, DeviceName, Invited, Lock, RecoveryCodes, Request, Selector,
     Session, Status, User, UserKind,
 };
-use crate::policy_file::PolicyFile;
+use crate::explain::{Explanation, Typed};
+use crate::policy_file::{PolicyFile, PolicyFileError};
 
 /// How often `log --follow` asks for more.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
@@ -39,6 +41,12 @@ pub fn run(cli: &Cli) -> Result<(), String> {
     }
     if let Command::Policy(PolicyCommand::Check { file: Some(file) }) = &cli.command {
         return check_policy(file);
+    }
+    if let Command::Explain(args) = &cli.command
+        && let Some(file) = &args.policy
+    {
+        show::explanation(&explain_offline(args, file)?, args.json);
+        return Ok(());
     }
     let config = Config::load(&cli.config).map_err(|error| error.to_string())?;
     let client = Client {
@@ -58,6 +66,10 @@ pub fn run(cli: &Cli) -> Result<(), String> {
         Command::Policy(PolicyCommand::Check { .. }) => check_policy(&config.paths.policy),
         Command::Policy(PolicyCommand::Reload) => admin.told(&Request::Reload),
         Command::Session(command) => admin.session(command),
+        Command::Explain(args) => {
+            show::explanation(&admin.ask(&Request::Explain(typed(args)))?, args.json);
+            Ok(())
+        }
         Command::Lock(args) => admin.lock(args),
         Command::Unlock { target } => admin.told(&Request::Unlock {
             target: target.clone(),
@@ -428,6 +440,35 @@ impl Admin<'_> {
     }
 }
 
+fn typed(args: &ExplainArgs) -> Typed {
+    let (user, device) = match args.user.split_once('/') {
+        Some((user, device)) => (user, Some(device.to_owned())),
+        None => (args.user.as_str(), None),
+    };
+    Typed {
+        user: user.to_owned(),
+        device,
+        resource: args.resource.clone(),
+        at: args.at.clone(),
+        from: args.from,
+        posture: args.posture.clone(),
+        risk: args.risk,
+    }
+}
+
+/// Asks a policy file, without a gateway. One whose tests fail is explained all the same.
+fn explain_offline(args: &ExplainArgs, file: &Path) -> Result<Explanation, String> {
+    let text = PolicyFile::at(file)
+        .and_then(|at| at.text())
+        .map_err(|error| error.to_string())?;
+    let path = file.to_owned();
+    let policy = Policy::parse(&text)
+        .map_err(|error| PolicyFileError::Content { path, error }.to_string())?;
+    let mut question = typed(args).read(&policy)?;
+    question.at.get_or_insert(clock::now().wall);
+    Ok(Explanation::from(&question.answer(&policy)))
+}
+
 /// Says everything that can be said of a policy file; needs no gateway.
 fn check_policy(file: &Path) -> Result<(), String> {
     let text = PolicyFile::at(file)
@@ -543,6 +584,34 @@ fn rules_to(policy: &Policy, resource: &Name) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_policy_whose_tests_fail_is_explained_without_a_gateway() {
+        use clap::Parser;
+        use std::io::Write;
+
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(
+            b"version = 1\n[resource]\nwiki = { to = \"10.0.5.10\", ports = [\"443/tcp\"] }\n\
+              [[test]]\nwho = \"ana\"\nto = \"wiki:443\"\nexpect = \"allow\"\n",
+        )
+        .expect("written");
+        assert!(check_policy(file.path()).is_err());
+        let line = [
+            "spa-admin",
+            "explain",
+            "ana/laptop",
+            "wiki:443",
+            "--policy",
+            "-",
+        ];
+        let Command::Explain(args) = Cli::try_parse_from(line).expect("parses").command else {
+            panic!("explain")
+        };
+        assert_eq!(typed(&args).device.as_deref(), Some("laptop"));
+        let explained = explain_offline(&args, file.path()).expect("explained");
+        assert_eq!(explained.reason.as_deref(), Some("no rule"));
+    }
 
     #[test]
     fn what_is_cut_is_told_by_its_shape() {

@@ -6,6 +6,7 @@ use spa_gateway_core::policy::Report;
 use crate::audit::printable;
 use crate::calendar::utc;
 use crate::control::protocol::{Device, Lock, Session, Status, User, UserKind};
+use crate::explain::Explanation;
 
 /// Prints a value as JSON on one line.
 pub fn json(value: &impl Serialize) {
@@ -83,6 +84,15 @@ pub fn report(report: &Report) -> String {
         }
     }
     text
+}
+
+/// Prints a decision with everything that made it.
+pub fn explanation(explanation: &Explanation, as_json: bool) {
+    if as_json {
+        json(explanation);
+    } else {
+        print!("{}", explanation.text);
+    }
 }
 
 /// Prints locks.

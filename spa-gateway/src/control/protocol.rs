@@ -91,6 +91,8 @@ pub enum Request {
         /// As the lock names it.
         target: String,
     },
+    /// What would be decided, and why: [`Explanation`](crate::explain::Explanation).
+    Explain(crate::explain::Typed),
     /// Audit lines: [`AuditPage`].
     Audit {
         /// Those after this id; the newest if absent.

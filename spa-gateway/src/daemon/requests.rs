@@ -23,6 +23,7 @@ use crate::control::protocol::{
     self, AuditEntry, AuditPage, Device, DeviceName, Invited, RecoveryCodes, Request, Session,
     Status, User, UserKind,
 };
+use crate::explain::Explanation;
 use crate::store::{AuditQuery, Freshness};
 
 /// What holds if the record of something new fails.
@@ -169,6 +170,20 @@ impl Daemon {
             Request::Unlock { target } => {
                 let accepted = self.gateway.unlock(&lock_target(&target)?);
                 given(accepted, format!("{target} is unlocked"))
+            }
+            Request::Explain(typed) => {
+                let question = typed.read(self.gateway.policy())?;
+                let device = match typed.device {
+                    Some(device) => Some(device_ref(&DeviceName {
+                        user: typed.user,
+                        device,
+                    })?),
+                    None => None,
+                };
+                let trace = self.gateway.explain(&question, device.as_ref(), now);
+                Ok(Outcome::Now(json!(Explanation::from(
+                    &trace.map_err(line)?
+                ))))
             }
             Request::Reload => self.reload_policy().map(|line| Outcome::Now(json!(line))),
             Request::AcceptStore => self.accept_store(),
@@ -382,6 +397,7 @@ const fn changes(request: &Request) -> bool {
         | Request::Devices
         | Request::Sessions
         | Request::Locks
+        | Request::Explain(_)
         | Request::Audit { .. } => false,
         Request::AddUser { .. }
         | Request::RemoveUser { .. }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use serde_json::Value;
-use spa_gateway_core::{Accepted, LockTarget, Settings};
+use spa_gateway_core::{Accepted, LockTarget, Name, Settings};
 use spa_order::{Answer, ORDER_LEN, Order};
 use spa_proto::{KnockSecret, SessionId, WallTime};
 use tokio::sync::oneshot;
@@ -14,6 +14,7 @@ use super::*;
 use crate::config::Paths;
 use crate::control::Asked;
 use crate::control::protocol::{Cut, Lock, Request, Selector, Status, User, UserKind};
+use crate::explain::{Explanation, Typed};
 use crate::store::Founding;
 
 /// A daemon with a store of its own and an enforcer that agrees to everything.
@@ -402,4 +403,55 @@ fn a_lock_that_is_not_on_disk_says_so() {
     });
     let line = refused.expect("the disk is full");
     assert!(line.contains("until the gateway restarts"), "{line}");
+}
+
+#[test]
+fn an_explanation_knows_of_locks_and_grants() {
+    let mut town = Town::new();
+    town.add("ana").expect("added");
+    let policy = b"[resource]\nwiki = { to = \"10.0.5.10\", ports = [\"443/tcp\"] }\n";
+    crate::files::replace(&town.paths.policy, policy).expect("written");
+    town.ask(Request::Reload).expect("read");
+    let question = |user: &str| {
+        Request::Explain(Typed {
+            user: user.to_owned(),
+            device: None,
+            resource: "wiki".to_owned(),
+            at: None,
+            from: None,
+            posture: vec![],
+            risk: None,
+        })
+    };
+    let explained = |town: &mut Town| -> Explanation {
+        serde_json::from_value(town.ask(question("ana")).expect("answered"))
+            .expect("an explanation")
+    };
+    assert_eq!(explained(&mut town).reason.as_deref(), Some("no rule"));
+    town.daemon
+        .gateway
+        .grant_access(
+            &Name::parse("ana").expect("a name"),
+            &Name::parse("wiki").expect("a name"),
+            Duration::from_secs(3_600),
+            String::new(),
+            clock::now(),
+        )
+        .expect("granted");
+    town.daemon.turn().expect("the enforcer is reliable");
+    let granted = explained(&mut town);
+    assert_eq!(granted.by.as_deref(), Some("grant 1"));
+    assert!(granted.not_after.is_some());
+    town.ask(Request::Lock {
+        target: "user:ana".to_owned(),
+        seconds: None,
+        why: String::new(),
+    })
+    .expect("locked");
+    assert_eq!(explained(&mut town).reason.as_deref(), Some("locked"));
+    assert!(
+        town.ask(question("bo"))
+            .expect_err("refused")
+            .contains("`bo`")
+    );
 }

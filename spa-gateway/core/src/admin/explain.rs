@@ -3,13 +3,14 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use spa_proto::{SessionId, WallTime};
+use spa_proto::{CredentialId, SessionId, WallTime};
 
 use super::{AdminRefusal, DeviceRef};
 use crate::circumstances::Circumstances;
 use crate::gateway::Gateway;
 use crate::name::Name;
-use crate::policy::{Policy, Question, Request, RiskInput, Trace};
+use crate::policy::{Factors, Policy, Question, Request, RiskInput, Trace};
+use crate::snapshot::PersonKind;
 use crate::time::Now;
 
 /// What a live session would lose.
@@ -68,7 +69,7 @@ impl Gateway {
                 self.policy
                     .explain(&overlay(request, question, facts.as_ref()))
             }),
-            None => self.explain_without_device(question),
+            None => self.explain_from_anywhere(question, known),
         })
     }
 
@@ -105,14 +106,29 @@ impl Gateway {
         (!cut.lost.is_empty() || !cut.shortened.is_empty()).then_some(cut)
     }
 
-    fn explain_without_device(&self, question: &Question) -> Trace {
+    /// Explains where device or source is not known: neither risk nor what depends on them is.
+    fn explain_from_anywhere(&self, question: &Question, known: Option<CredentialId>) -> Trace {
         let facts = question.facts();
         let approvals = self
             .exceptions
             .approved(&question.person, &question.resource);
+        let device = known.and_then(|id| self.credentials.get(&id));
+        let label = device.map(|credential| credential.label.as_str());
+        let at = question.at.unwrap_or(WallTime::from_millis(0));
+        let lock = self
+            .locks
+            .on_known(&question.person, label, question.from, at);
+        let kind = self.persons.get(&question.person).map(|person| person.kind);
         let base = Request {
+            at: question.at,
+            factors: match kind {
+                Some(PersonKind::Machine) => Factors::DEVICE,
+                Some(PersonKind::Human) | None => Factors::ALL,
+            },
+            facts: device.and_then(|credential| credential.memory.facts.as_ref()),
             approvals: &approvals,
             grant: self.exceptions.grant(&question.person, &question.resource),
+            lock: lock.map(|_| "them"),
             ..Request::new(&question.person, &question.resource)
         };
         self.policy

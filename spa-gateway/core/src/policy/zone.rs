@@ -103,6 +103,16 @@ impl Zone {
         instant_of(instant)
     }
 
+    /// Reads a time, of this zone unless it names an offset: "2026-11-23T10:00", "2026-11-23" or
+    /// "2026-11-23T10:00Z".
+    #[must_use]
+    pub fn read(&self, text: &str) -> Option<WallTime> {
+        if let Ok(instant) = text.parse::<Timestamp>() {
+            return instant_of(instant);
+        }
+        self.earliest(text.parse().ok()?)
+    }
+
     /// Writes an instant as the zone's clock shows it, with UTC beside it.
     #[must_use]
     pub fn show(&self, at: WallTime) -> String {
