@@ -62,6 +62,12 @@ pub enum Command {
         /// As `lock list` shows it
         target: String,
     },
+    /// Grant a user a resource for a while, beyond the rules; it ends by itself
+    ///
+    /// A deny rule and every lock still beat it. The user has to knock for it.
+    Grant(GrantArgs),
+    /// Approve a request that a rule's `approve` makes wait
+    Approve(ApproveArgs),
     /// A person's second factor
     #[command(subcommand)]
     Mfa(MfaCommand),
@@ -298,6 +304,57 @@ pub struct LockArgs {
     pub list: Option<ListCommand>,
 }
 
+/// `grant`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct GrantArgs {
+    /// Whom
+    #[arg(required = true)]
+    pub user: Option<String>,
+    /// What
+    #[arg(required = true)]
+    pub resource: Option<String>,
+    /// How long, ten seconds to thirty days
+    #[arg(long = "for", value_name = "TIME", required = true)]
+    pub length: Option<Span>,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT", required = true)]
+    pub why: Option<String>,
+    /// Something else
+    #[command(subcommand)]
+    pub other: Option<GrantCommand>,
+}
+
+/// `grant list` and `grant end`.
+#[derive(Debug, Subcommand)]
+pub enum GrantCommand {
+    /// List grants and approvals
+    List(ListArgs),
+    /// Take a grant or an approval back; what sessions had by it is cut at once
+    End {
+        /// Its number
+        id: u32,
+    },
+}
+
+/// `approve`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct ApproveArgs {
+    /// The number of the request
+    #[arg(required = true)]
+    pub id: Option<u32>,
+    /// Who agrees: one whom the rule's `approve` names, and not the one who asks
+    #[arg(long, value_name = "USER", required = true)]
+    pub by: Option<String>,
+    /// How long it counts, ten seconds to thirty days
+    #[arg(long = "for", value_name = "TIME", default_value = "8h")]
+    pub length: Span,
+    /// The listing instead
+    #[command(subcommand)]
+    pub list: Option<ListCommand>,
+}
+
 /// The listing of what a command makes.
 #[derive(Debug, Subcommand)]
 pub enum ListCommand {
@@ -377,6 +434,22 @@ mod tests {
         };
         assert_eq!(args.pools.len(), 2);
         assert!(args.yes);
+    }
+
+    #[test]
+    fn a_grant_says_how_long_and_why() {
+        let parsed = |line: &str| Cli::try_parse_from(line.split(' '));
+        let full = "spa-admin grant ana wiki --for 4h --why incident";
+        assert!(matches!(
+            parsed(full).expect("parses").command,
+            Command::Grant(GrantArgs { other: None, .. })
+        ));
+        assert!(parsed("spa-admin grant ana wiki --for 4h").is_err());
+        assert!(parsed("spa-admin grant ana wiki --why incident").is_err());
+        assert!(parsed("spa-admin grant end 7").is_ok());
+        assert!(parsed("spa-admin approve 7 --by bo").is_ok());
+        assert!(parsed("spa-admin approve 7").is_err());
+        assert!(parsed("spa-admin approve list --json").is_ok());
     }
 
     #[test]

@@ -11,9 +11,9 @@ use spa_gateway_core::{Name, Policy};
 use spa_order::Protocol;
 
 use super::cli::{
-    AllowArgs, Cli, Command, DeviceCommand, ExplainArgs, InviteArgs, ListArgs, ListCommand,
-    LockArgs, LogArgs, MfaCommand, PolicyCommand, ResourceCommand, SessionCommand, StoreCommand,
-    UserCommand,
+    AllowArgs, ApproveArgs, Cli, Command, DeviceCommand, ExplainArgs, GrantArgs, GrantCommand,
+    InviteArgs, ListArgs, ListCommand, LockArgs, LogArgs, MfaCommand, PolicyCommand,
+    ResourceCommand, SessionCommand, StoreCommand, UserCommand,
 };
 use super::client::{AskError, Client};
 use super::policy_edit::Edit;
@@ -22,8 +22,8 @@ use crate::calendar::utc;
 use crate::clock;
 use crate::config::Config;
 use crate::control::protocol::{
-    AuditPage, Confirm, Cut, Device, DeviceName, Invited, Lock, RecoveryCodes, Request, Selector,
-    Session, Status, User, UserKind,
+    AuditPage, Confirm, Cut, Device, DeviceName, Exceptions, Invited, Lock, RecoveryCodes, Request,
+    Selector, Session, Status, User, UserKind,
 };
 use crate::explain::{Explanation, Typed};
 use crate::policy_file::{PolicyFile, PolicyFileError};
@@ -71,6 +71,8 @@ pub fn run(cli: &Cli) -> Result<(), String> {
             Ok(())
         }
         Command::Lock(args) => admin.lock(args),
+        Command::Grant(args) => admin.grant(args),
+        Command::Approve(args) => admin.approve(args),
         Command::Unlock { target } => admin.told(&Request::Unlock {
             target: target.clone(),
         }),
@@ -386,6 +388,40 @@ impl Admin<'_> {
                 cut.took_ms
             );
         });
+        Ok(())
+    }
+
+    fn grant(&self, args: &GrantArgs) -> Result<(), String> {
+        match (&args.other, &args.user, &args.resource, args.length) {
+            (Some(GrantCommand::End { id }), ..) => self.told(&Request::EndException { id: *id }),
+            (None, Some(user), Some(resource), Some(length)) => self.told(&Request::Grant {
+                user: user.clone(),
+                resource: resource.clone(),
+                seconds: length.0.as_secs(),
+                why: args.why.clone().unwrap_or_default(),
+            }),
+            (Some(GrantCommand::List(ListArgs { json: true })), ..) => self.exceptions(true),
+            _ => self.exceptions(false),
+        }
+    }
+
+    fn approve(&self, args: &ApproveArgs) -> Result<(), String> {
+        match (args.id, &args.by) {
+            (Some(id), Some(by)) => self.told(&Request::Approve {
+                id,
+                by: by.clone(),
+                seconds: args.length.0.as_secs(),
+            }),
+            _ => self.exceptions(matches!(
+                args.list,
+                Some(ListCommand::List(ListArgs { json: true }))
+            )),
+        }
+    }
+
+    fn exceptions(&self, json: bool) -> Result<(), String> {
+        let exceptions: Exceptions = self.ask(&Request::Exceptions)?;
+        print_or_json(json, &exceptions, show::exceptions);
         Ok(())
     }
 

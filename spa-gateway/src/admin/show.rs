@@ -5,7 +5,7 @@ use spa_gateway_core::policy::Report;
 
 use crate::audit::printable;
 use crate::calendar::utc;
-use crate::control::protocol::{Device, Lock, Session, Status, User, UserKind};
+use crate::control::protocol::{Device, Exceptions, Lock, Session, Status, User, UserKind};
 use crate::explain::Explanation;
 
 /// Prints a value as JSON on one line.
@@ -93,6 +93,42 @@ pub fn explanation(explanation: &Explanation, as_json: bool) {
     } else {
         print!("{}", explanation.text);
     }
+}
+
+/// Prints grants, approvals and requests that wait.
+pub fn exceptions(exceptions: &Exceptions) {
+    let row = |id: u32, user: &str, resource: &str, state: String, why: String| {
+        vec![
+            id.to_string(),
+            user.to_owned(),
+            resource.to_owned(),
+            state,
+            why,
+        ]
+    };
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for wish in &exceptions.waiting {
+        let state = format!("waits since {}", utc(wish.since));
+        let why = format!("rule {}", wish.rule);
+        rows.push(row(wish.id, &wish.user, &wish.resource, state, why));
+    }
+    for grant in &exceptions.grants {
+        let state = format!("granted until {}", utc(grant.until));
+        let why = printable(&grant.why);
+        rows.push(row(grant.id, &grant.user, &grant.resource, state, why));
+    }
+    for approval in &exceptions.approvals {
+        let state = format!("approved until {}", utc(approval.until));
+        let why = format!("rule {}, by {}", approval.rule, approval.by);
+        rows.push(row(
+            approval.id,
+            &approval.user,
+            &approval.resource,
+            state,
+            why,
+        ));
+    }
+    table(&["ID", "USER", "RESOURCE", "STATE", "WHY"], &rows);
 }
 
 /// Prints locks.

@@ -93,6 +93,33 @@ pub enum Request {
     },
     /// What would be decided, and why: [`Explanation`](crate::explain::Explanation).
     Explain(crate::explain::Typed),
+    /// Every grant, approval and request that waits for one: [`Exceptions`].
+    Exceptions,
+    /// Grants somebody a resource for a while.
+    Grant {
+        /// Whom.
+        user: String,
+        /// What.
+        resource: String,
+        /// How long, seconds.
+        seconds: u64,
+        /// Why.
+        why: String,
+    },
+    /// Approves a request that waits.
+    Approve {
+        /// Its number.
+        id: u32,
+        /// Who agrees.
+        by: String,
+        /// How long it counts, seconds.
+        seconds: u64,
+    },
+    /// Takes a grant or an approval back; what sessions had by it is cut.
+    EndException {
+        /// Its number.
+        id: u32,
+    },
     /// Audit lines: [`AuditPage`].
     Audit {
         /// Those after this id; the newest if absent.
@@ -310,6 +337,64 @@ pub struct Lock {
     pub until: Option<u64>,
     /// Why.
     pub why: String,
+}
+
+/// What goes beyond the rules for a while. Grants, approvals and requests share one row of numbers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Exceptions {
+    /// Just-in-time grants.
+    pub grants: Vec<Grant>,
+    /// Approvals that were given.
+    pub approvals: Vec<Approval>,
+    /// Requests that wait for one.
+    pub waiting: Vec<WaitingRequest>,
+}
+
+/// A just-in-time grant.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Grant {
+    /// Its number.
+    pub id: u32,
+    /// Who may.
+    pub user: String,
+    /// Reach what.
+    pub resource: String,
+    /// Until when.
+    pub until: u64,
+    /// Why.
+    pub why: String,
+}
+
+/// An approval that was given.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Approval {
+    /// Its number.
+    pub id: u32,
+    /// Who asked.
+    pub user: String,
+    /// For what.
+    pub resource: String,
+    /// Which rule asks for it.
+    pub rule: String,
+    /// Who agreed.
+    pub by: String,
+    /// Until when it counts.
+    pub until: u64,
+}
+
+/// A request that waits for an approval.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WaitingRequest {
+    /// Its number.
+    pub id: u32,
+    /// Who asks.
+    pub user: String,
+    /// For what.
+    pub resource: String,
+    /// Which rule asks for it.
+    pub rule: String,
+    /// Since when.
+    pub since: u64,
 }
 
 /// New recovery codes. Shown once; the store has their hashes.

@@ -1,4 +1,4 @@
-//! Answers administrators about what goes beside the policy file: locks.
+//! Answers administrators about what goes beside the policy file: locks, grants, approvals.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use spa_gateway_core::LockTarget;
 use super::Daemon;
 use super::pending::Answer;
 use crate::clock;
-use crate::control::protocol::Lock;
+use crate::control::protocol::{Approval, Exceptions, Grant, Lock, WaitingRequest};
 
 /// The longest reason, characters.
 const MAX_WHY: usize = 200;
@@ -42,6 +42,36 @@ impl Daemon {
             why: lock.why.clone(),
         });
         locks.collect()
+    }
+
+    pub(super) fn exceptions(&self) -> Exceptions {
+        let grants = self.gateway.grants().map(|row| Grant {
+            id: row.id,
+            user: row.person.to_string(),
+            resource: row.resource.to_string(),
+            until: row.until.as_millis(),
+            why: row.why.clone(),
+        });
+        let approvals = self.gateway.approvals().map(|row| Approval {
+            id: row.id,
+            user: row.person.to_string(),
+            resource: row.resource.to_string(),
+            rule: row.rule.to_string(),
+            by: row.by.to_string(),
+            until: row.until.as_millis(),
+        });
+        let waiting = self.gateway.waiting_requests().map(|row| WaitingRequest {
+            id: row.id,
+            user: row.person.to_string(),
+            resource: row.resource.to_string(),
+            rule: row.rule.to_string(),
+            since: row.since.as_millis(),
+        });
+        Exceptions {
+            grants: grants.collect(),
+            approvals: approvals.collect(),
+            waiting: waiting.collect(),
+        }
     }
 }
 

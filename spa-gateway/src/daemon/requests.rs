@@ -13,7 +13,7 @@ use spa_order::Opening;
 use spa_proto::{Invite, SessionId};
 use tracing::info;
 
-use super::exceptions::lock_target;
+use super::exceptions::{lock_target, reason};
 use super::pending::{Answer, UNTIL_RESTART};
 use super::{Daemon, DaemonError};
 use crate::audit::AuditLine;
@@ -184,6 +184,40 @@ impl Daemon {
                 Ok(Outcome::Now(json!(Explanation::from(
                     &trace.map_err(line)?
                 ))))
+            }
+            Request::Exceptions => Ok(Outcome::Now(json!(self.exceptions()))),
+            Request::Grant {
+                user,
+                resource,
+                seconds,
+                why,
+            } => {
+                let accepted = self.gateway.grant_access(
+                    &name(&user)?,
+                    &name(&resource)?,
+                    Duration::from_secs(seconds),
+                    reason(why)?,
+                    now,
+                );
+                let Accepted { value: id, record } = accepted.map_err(line)?;
+                let value = json!(format!(
+                    "grant {id}: {user} may reach {resource}; a knock for it is needed"
+                ));
+                Ok(Outcome::After(Accepted { value, record }, NOTHING_CHANGED))
+            }
+            Request::Approve { id, by, seconds } => {
+                let length = Duration::from_secs(seconds);
+                let accepted = self.gateway.approve(id, &name(&by)?, length, now);
+                let Accepted { value, record } = accepted.map_err(line)?;
+                let value = json!(format!(
+                    "request {id} is approved until {}; another knock is needed",
+                    crate::calendar::utc(value.as_millis())
+                ));
+                Ok(Outcome::After(Accepted { value, record }, NOTHING_CHANGED))
+            }
+            Request::EndException { id } => {
+                let accepted = self.gateway.end_exception(id, now);
+                taken(accepted, format!("{id} is taken back"))
             }
             Request::Reload => self.reload_policy().map(|line| Outcome::Now(json!(line))),
             Request::AcceptStore => self.accept_store(),
@@ -397,6 +431,7 @@ const fn changes(request: &Request) -> bool {
         | Request::Devices
         | Request::Sessions
         | Request::Locks
+        | Request::Exceptions
         | Request::Explain(_)
         | Request::Audit { .. } => false,
         Request::AddUser { .. }
@@ -413,6 +448,9 @@ const fn changes(request: &Request) -> bool {
         | Request::Cut(_)
         | Request::Lock { .. }
         | Request::Unlock { .. }
+        | Request::Grant { .. }
+        | Request::Approve { .. }
+        | Request::EndException { .. }
         | Request::Reload
         | Request::AcceptStore => true,
     }

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::config::Paths;
 use crate::control::Asked;
-use crate::control::protocol::{Cut, Lock, Request, Selector, Status, User, UserKind};
+use crate::control::protocol::{Cut, Exceptions, Lock, Request, Selector, Status, User, UserKind};
 use crate::explain::{Explanation, Typed};
 use crate::store::Founding;
 
@@ -454,4 +454,52 @@ fn an_explanation_knows_of_locks_and_grants() {
             .expect_err("refused")
             .contains("`bo`")
     );
+}
+
+#[test]
+fn a_grant_outlives_a_restart_and_is_taken_back_by_its_number() {
+    let mut town = Town::new();
+    town.add("ana").expect("added");
+    let policy = b"[resource]\nwiki = { to = \"10.0.5.10\", ports = [\"443/tcp\"] }\n";
+    crate::files::replace(&town.paths.policy, policy).expect("written");
+    town.ask(Request::Reload).expect("read");
+    let grant = |user: &str, resource: &str, seconds| Request::Grant {
+        user: user.to_owned(),
+        resource: resource.to_owned(),
+        seconds,
+        why: "incident 7".to_owned(),
+    };
+    let done = town.ask(grant("ana", "wiki", 3_600)).expect("granted");
+    assert!(done.as_str().expect("a line").starts_with("grant 1: ana"));
+    for (user, resource, seconds, line) in [
+        ("bo", "wiki", 3_600, "no user `bo`"),
+        ("ana", "db", 3_600, "no resource `db`"),
+        ("ana", "wiki", 1, "ten seconds"),
+    ] {
+        let refused = town.ask(grant(user, resource, seconds)).expect_err(line);
+        assert!(refused.contains(line), "{refused}");
+    }
+    let mut town = town.restart();
+    let all = |town: &mut Town| -> Exceptions {
+        serde_json::from_value(town.ask(Request::Exceptions).expect("listed")).expect("exceptions")
+    };
+    let listed = all(&mut town);
+    assert_eq!(listed.grants.len(), 1);
+    assert_eq!(listed.grants[0].why, "incident 7");
+    assert!(town.ask(Request::EndException { id: 9 }).is_err());
+    town.ask(Request::EndException { id: 1 }).expect("ended");
+    assert!(all(&mut town.restart()).grants.is_empty());
+}
+
+#[test]
+fn there_is_nothing_to_approve_where_nobody_asked() {
+    let mut town = Town::new();
+    town.add("ana").expect("added");
+    let refused = town.ask(Request::Approve {
+        id: 1,
+        by: "ana".to_owned(),
+        seconds: 60,
+    });
+    let line = refused.expect_err("refused");
+    assert!(line.contains("approve list"), "{line}");
 }
