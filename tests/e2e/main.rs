@@ -11,4 +11,5 @@ mod end;
 mod enrolment;
 mod fixture;
 mod outside;
+mod policy;
 mod refused;

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use spa_gateway_core::LockTarget;
+use spa_gateway_core::{LockRow, LockTarget};
+use spa_proto::WallTime;
 
 use super::Daemon;
 use super::pending::Answer;
@@ -35,24 +36,31 @@ impl Daemon {
         }
     }
 
+    /// Gives the locks in force. Those that have ended are forgotten a little later, and not listed.
     pub(super) fn locks(&self) -> Vec<Lock> {
-        let locks = self.gateway.locks().map(|lock| Lock {
+        let now = clock::now().wall;
+        let in_force = |lock: &&LockRow| lock.until.is_none_or(|until| now < until);
+        let locks = self.gateway.locks().filter(in_force).map(|lock| Lock {
             target: lock.target.to_string(),
-            until: lock.until.map(spa_proto::WallTime::as_millis),
+            until: lock.until.map(WallTime::as_millis),
             why: lock.why.clone(),
         });
         locks.collect()
     }
 
+    /// Gives the grants and approvals that count, and the requests that wait.
     pub(super) fn exceptions(&self) -> Exceptions {
-        let grants = self.gateway.grants().map(|row| Grant {
+        let now = clock::now().wall;
+        let grants = self.gateway.grants().filter(|row| now < row.until);
+        let approvals = self.gateway.approvals().filter(|row| now < row.until);
+        let grants = grants.map(|row| Grant {
             id: row.id,
             user: row.person.to_string(),
             resource: row.resource.to_string(),
             until: row.until.as_millis(),
             why: row.why.clone(),
         });
-        let approvals = self.gateway.approvals().map(|row| Approval {
+        let approvals = approvals.map(|row| Approval {
             id: row.id,
             user: row.person.to_string(),
             resource: row.resource.to_string(),
