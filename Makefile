@@ -55,10 +55,11 @@ release: setup
 # Builds as you, installs as root: `make release && sudo make install`.
 install:
 	@tests/tools/need-release.sh "$(TARGET)/release" $(PROGRAMS)
-	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/sbin" "$(DESTDIR)$(PREFIX)/share/man/man1" "$(DESTDIR)$(PREFIX)/share/man/man8"
+	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/sbin" "$(DESTDIR)$(PREFIX)/share/man/man1" "$(DESTDIR)$(PREFIX)/share/man/man5" "$(DESTDIR)$(PREFIX)/share/man/man8"
 	install -m 0755 "$(TARGET)/release/spa" "$(DESTDIR)$(PREFIX)/bin/spa"
 	for program in spa-gateway spa-admin spa-enforcer spa-tunnel; do install -m 0755 "$(TARGET)/release/$$program" "$(DESTDIR)$(PREFIX)/sbin/$$program" || exit 1; done
 	install -m 0644 docs/man/spa.1 "$(DESTDIR)$(PREFIX)/share/man/man1/"
+	install -m 0644 docs/man/spa-policy.5 "$(DESTDIR)$(PREFIX)/share/man/man5/"
 	install -m 0644 docs/man/spa-admin.8 docs/man/spa-gateway.8 "$(DESTDIR)$(PREFIX)/share/man/man8/"
 	PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" SYSTEMD_UNITS="$(SYSTEMD_UNITS)" packaging/install.sh
 
@@ -66,7 +67,7 @@ install:
 uninstall:
 	PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" SYSTEMD_UNITS="$(SYSTEMD_UNITS)" packaging/install.sh --remove
 	rm -f "$(DESTDIR)$(PREFIX)/bin/spa" $(foreach program,spa-gateway spa-admin spa-enforcer spa-tunnel,"$(DESTDIR)$(PREFIX)/sbin/$(program)")
-	rm -f "$(DESTDIR)$(PREFIX)/share/man/man1/spa.1" "$(DESTDIR)$(PREFIX)/share/man/man8/spa-admin.8" "$(DESTDIR)$(PREFIX)/share/man/man8/spa-gateway.8"
+	rm -f "$(DESTDIR)$(PREFIX)/share/man/man1/spa.1" "$(DESTDIR)$(PREFIX)/share/man/man5/spa-policy.5" "$(DESTDIR)$(PREFIX)/share/man/man8/spa-admin.8" "$(DESTDIR)$(PREFIX)/share/man/man8/spa-gateway.8"
 
 clean:
 	$(CARGO) clean

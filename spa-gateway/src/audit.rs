@@ -36,6 +36,9 @@ pub struct AuditLine {
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// More about it, in an administrator's words or in ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// How long it took, milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub took_ms: Option<u64>,
@@ -56,6 +59,7 @@ impl AuditLine {
             resources: record.resources.iter().map(Name::to_string).collect(),
             not_after: record.not_after.map(spa_proto::WallTime::as_millis),
             reason: record.reason.map(str::to_owned),
+            note: record.note,
             took_ms: record.took_ms,
         }
     }
@@ -97,6 +101,7 @@ impl AuditLine {
         put("until", &self.not_after.map(calendar::utc));
         put("took", &self.took_ms.map(|took| format!("{took} ms")));
         put("because", &self.reason);
+        put("note:", &self.note);
         parts.join("  ")
     }
 }
@@ -117,6 +122,7 @@ const fn is_denial(kind: AuditKind) -> bool {
         | AuditKind::ClockRanAhead
         | AuditKind::OpeningFailed
         | AuditKind::RecordFailed
+        | AuditKind::WouldBeDenied
         | AuditKind::InviteVoided => true,
         AuditKind::SessionOpened
         | AuditKind::SessionLive
@@ -141,6 +147,12 @@ const fn is_denial(kind: AuditKind) -> bool {
         | AuditKind::KnockKeyErased
         | AuditKind::ClockUntrusted
         | AuditKind::ClockTrusted
+        | AuditKind::ApprovalAsked
+        | AuditKind::ApprovalGiven
+        | AuditKind::GrantMade
+        | AuditKind::ExceptionEnded
+        | AuditKind::Locked
+        | AuditKind::Unlocked
         | AuditKind::PolicyChanged => false,
     }
 }
@@ -161,6 +173,7 @@ mod tests {
             resources: vec!["wiki".to_owned(), "db".to_owned()],
             not_after: None,
             reason: None,
+            note: Some("back\u{8}on Monday".to_owned()),
             took_ms: Some(3),
         }
     }
@@ -181,7 +194,7 @@ mod tests {
         assert!(!text.contains('\u{1b}'), "{text:?}");
         assert_eq!(
             text,
-            "2026-11-25 19:04:05 UTC  session-opened  ana/lap\u{FFFD}[2Jtop  session 00ff  from 192.0.2.1:4000  for wiki, db  took 3 ms"
+            "2026-11-25 19:04:05 UTC  session-opened  ana/lap\u{FFFD}[2Jtop  session 00ff  from 192.0.2.1:4000  for wiki, db  took 3 ms  note: back\u{FFFD}on Monday"
         );
     }
 

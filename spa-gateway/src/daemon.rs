@@ -6,6 +6,7 @@
 //! the record is on disk; the core gives it out no earlier.
 
 mod effects;
+mod exceptions;
 mod pending;
 mod requests;
 mod startup;

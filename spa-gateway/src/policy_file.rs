@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
-use spa_gateway_core::policy::MAX_POLICY_BYTES;
+use spa_gateway_core::policy::{self, MAX_POLICY_BYTES, Severity};
 use spa_gateway_core::{Policy, PolicyError};
 
 use crate::files::{self, FileError, Wanted};
@@ -36,6 +36,14 @@ pub enum PolicyFileError {
         path: PathBuf,
         /// What is wrong with it.
         error: PolicyError,
+    },
+    /// It can be read, and is not fit to be put into force.
+    #[error("{}: {what}; `spa-admin policy check` shows everything", path.display())]
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// The first thing that is wrong with it.
+        what: String,
     },
 }
 
@@ -68,6 +76,14 @@ impl PolicyFile {
     /// # Errors
     /// A file that is missing, open to others, too long or wrong; what is in force then stays.
     pub fn read(&self) -> Result<Policy, PolicyFileError> {
+        parse(&self.text()?, &self.path)
+    }
+
+    /// Reads the text of the file as it is now.
+    ///
+    /// # Errors
+    /// A file that is missing, open to others, or not text.
+    pub fn text(&self) -> Result<String, FileError> {
         let flags = OFlags::CLOEXEC | OFlags::RDONLY | OFlags::NONBLOCK;
         let opened = rustix::fs::openat(&self.directory, &self.name, flags, Mode::empty());
         let opened = File::from(opened.map_err(|errno| self.refused(errno.into()))?);
@@ -79,7 +95,7 @@ impl PolicyFile {
             .take(limit.saturating_add(1))
             .read_to_string(&mut text)
             .map_err(|error| self.refused(error))?;
-        parse(&text, &self.path)
+        Ok(text)
     }
 
     fn refused(&self, source: std::io::Error) -> FileError {
@@ -96,14 +112,32 @@ impl PolicyFile {
     }
 }
 
-/// Parses the text of the policy at `path`.
+/// Parses the text of the policy at `path`, and runs its tests and the built-in ones. Whether a rule has
+/// ended by now is no reason to refuse it: a restart must not lose a policy that was in force.
 ///
 /// # Errors
 /// The first thing that is wrong, with file and line.
 pub fn parse(text: &str, path: &Path) -> Result<Policy, PolicyFileError> {
-    Policy::parse(text).map_err(|error| PolicyFileError::Content {
+    let policy = Policy::parse(text).map_err(|error| PolicyFileError::Content {
         path: path.to_owned(),
         error,
+    })?;
+    let report = policy::check(text, None);
+    if report.is_sound() {
+        return Ok(policy);
+    }
+    let error = report
+        .findings
+        .iter()
+        .find(|finding| finding.severity == Severity::Error)
+        .map(ToString::to_string);
+    let failed = || {
+        let test = report.failed().next()?;
+        Some(format!("a [[test]] fails: {test}"))
+    };
+    Err(PolicyFileError::Unfit {
+        path: path.to_owned(),
+        what: error.or_else(failed).unwrap_or_default(),
     })
 }
 
@@ -135,6 +169,36 @@ mod tests {
         let refusal = refusal.expect_err("refused").to_string();
         assert!(refusal.starts_with("/etc/spa/policy.toml:2: "), "{refusal}");
         assert!(!refusal.contains('\n'));
+    }
+
+    #[test]
+    fn a_policy_whose_tests_fail_is_refused() {
+        let text = |expect: &str| {
+            format!(
+                r#"version = 1
+[group]
+eng = ["ana"]
+[resource]
+wiki = {{ to = "10.0.5.10", ports = ["443/tcp"] }}
+[[allow]]
+name = "eng-wiki"
+who = ["group:eng"]
+to = ["wiki"]
+[[test]]
+who = "ana"
+to = "wiki:443"
+expect = "{expect}"
+"#
+            )
+        };
+        let path = Path::new("policy.toml");
+        assert!(parse(&text("allow"), path).is_ok());
+        let refusal = parse(&text("deny"), path).expect_err("refused").to_string();
+        assert!(
+            refusal.contains("line 13") && refusal.contains("expected deny, got ALLOW"),
+            "{refusal}"
+        );
+        assert!(!refusal.contains('\n'), "{refusal}");
     }
 
     #[test]

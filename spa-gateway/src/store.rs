@@ -28,7 +28,7 @@ use crate::files::{self, FileError, Wanted};
 use seal::{Place, Seal};
 
 /// The version of `schema.sql`.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 const SCHEMA: &str = include_str!("store/schema.sql");
 /// Marks the file as ours: "SPA1".
 const APPLICATION_ID: i64 = 0x5350_4131;

@@ -6,8 +6,9 @@ use std::net::Ipv4Addr;
 use spa_gateway::config::Paths;
 use spa_gateway::store::{Founding, Store};
 use spa_gateway_core::{
-    Change, CredentialRow, KeyKind, KeyRow, KnockKeyRow, Name, PersonKind, PersonRow, Record,
-    RestingRow, SessionRow, Snapshot, Standing, TotpRow,
+    ApprovalRow, Change, CredentialRow, GrantRow, KeyKind, KeyRow, KnockKeyRow, LockRow,
+    LockTarget, Name, PersonKind, PersonRow, Record, RestingRow, SessionRow, Snapshot, Standing,
+    TotpRow,
 };
 use spa_proto::{
     CredentialId, CredentialKey, KnockSecret, ProofPublic, SessionId, SessionKey, TotpSecret,
@@ -100,6 +101,41 @@ fn ended(id: u8) -> Change {
     }
 }
 
+fn lock(target: &str, until: Option<u64>) -> Change {
+    Change::Locked(LockRow {
+        target: LockTarget::parse(target).expect("a target"),
+        until: until.map(at),
+        why: "a \"reason\"; 'really' --".to_owned(),
+    })
+}
+
+fn unlock(target: &str) -> Change {
+    Change::Unlocked {
+        target: LockTarget::parse(target).expect("a target"),
+    }
+}
+
+fn granted(id: u32) -> Change {
+    Change::Granted(GrantRow {
+        id,
+        person: name("bo"),
+        resource: name("db-2.x"),
+        until: at(50),
+        why: String::new(),
+    })
+}
+
+fn approved(id: u32) -> Change {
+    Change::Approved(ApprovalRow {
+        id,
+        person: name("bo"),
+        resource: name("wiki"),
+        rule: name("by-hand"),
+        by: name("ana"),
+        until: at(60),
+    })
+}
+
 /// A story in which every kind of change happens. Changes cannot be copied, so it is told twice.
 fn story() -> Vec<Change> {
     let standing = |standing| Change::CredentialStanding {
@@ -181,6 +217,19 @@ fn story() -> Vec<Change> {
             not_after: Some(at(2)),
         }),
         Change::KnockKeyErased { kid: 1 },
+        lock("all", None),
+        lock("user:bo", Some(3)),
+        lock("device:ana/laptop \"x\" 'y'; --", Some(4)),
+        lock("source:2001:db8::/32", None),
+        // A lock of the same target is replaced.
+        lock("user:bo", Some(5)),
+        unlock("all"),
+        granted(1),
+        approved(2),
+        granted(u32::MAX),
+        Change::ExceptionEnded { id: 1 },
+        Change::ExceptionEnded { id: 2 },
+        approved(3),
         Change::FloorRaised { floor: at(77_777) },
         // What is not there is not made by a change of it.
         Change::Answered {
@@ -188,6 +237,8 @@ fn story() -> Vec<Change> {
             ts: at(1),
         },
         ended(4),
+        unlock("user:nobody"),
+        Change::ExceptionEnded { id: 99 },
         Change::CredentialErased { credential: TWO },
         Change::PersonErased {
             person: name("ana"),
@@ -209,6 +260,9 @@ fn shown(snapshot: &Snapshot) -> Vec<String> {
         .chain(rows(&snapshot.credentials))
         .chain(rows(&snapshot.sessions))
         .chain(rows(&snapshot.resting))
+        .chain(rows(&snapshot.locks))
+        .chain(rows(&snapshot.grants))
+        .chain(rows(&snapshot.approvals))
         .chain(keys)
         .chain(
             snapshot

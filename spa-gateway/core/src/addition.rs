@@ -10,7 +10,9 @@ use spa_proto::{CredentialId, TotpSecret, WallTime};
 use crate::audit::{AuditKind, AuditRecord};
 use crate::change::{Change, Record};
 use crate::effect::{EffectId, EffectKind};
+use crate::exception::{ApprovalRow, GrantRow};
 use crate::gateway::Gateway;
+use crate::lock::LockTarget;
 use crate::name::Name;
 use crate::outbox::Waiter;
 use crate::person::Totp;
@@ -41,6 +43,9 @@ pub(crate) enum Addition {
         hashes: Vec<[u8; 32]>,
     },
     KnockKey(KnockKeyRow),
+    Unlocked(LockTarget),
+    Granted(GrantRow),
+    Approved(ApprovalRow),
 }
 
 /// Failure tokens of a credential that is new, or that an administrator enabled again.
@@ -124,6 +129,21 @@ impl Gateway {
             Addition::KnockKey(row) => {
                 self.knock_keys.add(row);
                 self.put_audit(AuditRecord::new(now.wall, AuditKind::KnockKeyMade));
+            }
+            Addition::Unlocked(target) => {
+                if let Some(row) = self.locks.remove(&target) {
+                    self.audit_lock(&row, AuditKind::Unlocked, now);
+                }
+            }
+            Addition::Granted(row) => {
+                let who = (row.person.clone(), row.resource.clone());
+                self.audit_exception(who, AuditKind::GrantMade, Some(row.until), now);
+                self.exceptions.put_grant(row);
+            }
+            Addition::Approved(row) => {
+                let who = (row.person.clone(), row.resource.clone());
+                self.audit_exception(who, AuditKind::ApprovalGiven, Some(row.until), now);
+                self.exceptions.put_approval(row);
             }
         }
     }

@@ -14,6 +14,8 @@ pub(crate) enum Timer {
     Minute,
     /// A session reaches its deadline.
     End(SessionId),
+    /// A resource of a session reaches its end before the session does.
+    Review(SessionId),
     /// A door has waited long enough.
     Door(SessionId),
     /// A peer is to be looked at.

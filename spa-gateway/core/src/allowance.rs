@@ -1,23 +1,31 @@
 //! Step 11, the policy half: what may they have, and for how long? Makes [`Allowance`].
+//!
+//! Invariant: each resource has an end of its own, and none ends after its session.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use spa_proto::{OpenAsk, RefusedFor, ResourceId, Verdict, Wanted};
+use spa_proto::{OpenAsk, RefusedFor, Verdict, WallTime, Wanted};
 
+use crate::circumstances::Circumstances;
 use crate::credential::{Refused, Verdicts};
 use crate::name::Name;
-use crate::policy::Policy;
+use crate::policy::{Allow, Decision, EndsBy, Reason};
 
 /// What policy lets a knock have.
 #[derive(Debug)]
 pub(crate) struct Allowance {
-    resources: Vec<Name>,
+    until: BTreeMap<Name, WallTime>,
     verdicts: Verdicts,
-    length: Duration,
+    not_after: WallTime,
     reason: Option<&'static str>,
+    /// What passes only because it is being learned.
+    observed: Vec<(Name, Reason)>,
 }
+
+/// What somebody would have had, had an approver agreed: the resource and the rule that asks.
+pub(crate) type Wish = (Name, Name);
 
 /// Whether the device's four words were compared (SPEC §14).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,62 +37,49 @@ pub(crate) enum Confirmation {
 
 const NOTHING_ALLOWED: &str = "policy allows nothing of what was asked";
 const AWAITS_CONFIRMATION: &str = "an administrator has to confirm this device's four words first";
+const LOCKED: &str = "locked by an administrator";
+
+/// The decisions about single resources, as they add up to a session.
+#[derive(Default)]
+struct Sum {
+    granted: BTreeMap<Name, Allow>,
+    verdicts: Verdicts,
+    observed: Vec<(Name, Reason)>,
+    wishes: Vec<Wish>,
+}
 
 impl Allowance {
-    /// Decides what an OPEN gets.
+    /// Decides what an OPEN gets. Wishes that wait for an approver come out beside it.
     pub(crate) fn decide(
-        policy: &Policy,
-        person: &Name,
+        on: &Circumstances<'_>,
         confirmation: Confirmation,
         ask: &OpenAsk,
-        longest: Duration,
-    ) -> Result<Self, Refused> {
-        let mut verdicts = Verdicts::new();
-        let mut granted = BTreeSet::new();
+    ) -> (Result<Self, Refused>, Vec<Wish>) {
+        let mut sum = Sum::default();
         match (&ask.wanted, confirmation) {
             (Wanted::Resources(ids), Confirmation::Confirmed) => {
                 for id in ids {
-                    let resource = allowed(policy, person, *id);
-                    verdicts.push((
-                        *id,
-                        resource.map_or(Verdict::NotAllowed, |_| Verdict::Granted),
-                    ));
-                    granted.extend(resource);
+                    let verdict = on
+                        .policy
+                        .name_of(*id)
+                        .map_or(Verdict::NotAllowed, |name| sum.ask(on, name));
+                    sum.verdicts.push((*id, verdict));
                 }
             }
             (Wanted::Resources(ids), Confirmation::Awaited) => {
-                verdicts.extend(ids.iter().map(|id| (*id, Verdict::ApprovalNeeded)));
+                let verdicts = ids.iter().map(|id| (*id, Verdict::ApprovalNeeded));
+                sum.verdicts.extend(verdicts);
             }
-            (Wanted::All, Confirmation::Confirmed) => granted.extend(policy.everything(person)),
+            (Wanted::All, Confirmation::Confirmed) => sum.ask_all(on),
             (Wanted::All, Confirmation::Awaited) | (Wanted::ControlOnly, _) => {}
         }
-        let reason = (confirmation == Confirmation::Awaited).then_some(AWAITS_CONFIRMATION);
-        if granted.is_empty() && !verdicts.is_empty() {
-            let reason = reason.unwrap_or(NOTHING_ALLOWED);
-            return Err(Refused {
-                why: RefusedFor::Policy,
-                verdicts,
-                reason,
-            });
-        }
-        let shortest = granted
-            .iter()
-            .filter_map(|resource| policy.allows(person, resource))
-            .min();
-        let length = shortest
-            .unwrap_or_else(|| policy.default_length())
-            .min(longest);
-        Ok(Self {
-            resources: granted.into_iter().cloned().collect(),
-            verdicts,
-            length: asked(ask.minutes).map_or(length, |asked| asked.min(length)),
-            reason,
-        })
+        let wishes = core::mem::take(&mut sum.wishes);
+        (sum.add_up(on, confirmation, ask), wishes)
     }
 
-    /// The resources, in the order of their names.
-    pub(crate) fn resources(&self) -> &[Name] {
-        &self.resources
+    /// Each resource with its end, in the order of their names.
+    pub(crate) const fn until(&self) -> &BTreeMap<Name, WallTime> {
+        &self.until
     }
 
     /// One verdict for each resource asked for, in the order asked.
@@ -92,21 +87,116 @@ impl Allowance {
         &self.verdicts
     }
 
-    /// How long the session may last.
-    pub(crate) const fn length(&self) -> Duration {
-        self.length
+    /// When the session ends.
+    pub(crate) const fn not_after(&self) -> WallTime {
+        self.not_after
     }
 
     /// What to tell the person.
     pub(crate) const fn reason(&self) -> Option<&'static str> {
         self.reason
     }
+
+    /// What passes only because it is being learned, and why it would not.
+    pub(crate) fn observed(&self) -> &[(Name, Reason)] {
+        &self.observed
+    }
 }
 
-fn allowed<'p>(policy: &'p Policy, person: &Name, id: ResourceId) -> Option<&'p Name> {
-    policy
-        .name_of(id)
-        .filter(|resource| policy.allows(person, resource).is_some())
+impl Sum {
+    fn ask(&mut self, on: &Circumstances<'_>, name: &Name) -> Verdict {
+        let decision = on.decide(name);
+        let verdict = decision.verdict();
+        match decision {
+            Decision::Allow(allow) => {
+                self.granted.insert(name.clone(), allow);
+            }
+            Decision::Observe(allow, deny) => {
+                self.granted.insert(name.clone(), allow);
+                self.observed.push((name.clone(), deny.reason));
+            }
+            Decision::Deny(deny) => {
+                let waits = deny.rule.filter(|_| deny.reason == Reason::Approval);
+                self.wishes.extend(waits.map(|rule| (name.clone(), rule)));
+            }
+        }
+        verdict
+    }
+
+    /// ALL is what policy allows; what is only being learned must be asked for by name.
+    fn ask_all(&mut self, on: &Circumstances<'_>) {
+        for (name, _) in on.policy.resources() {
+            if let Decision::Allow(allow) = on.decide(name) {
+                self.granted.insert(name.clone(), allow);
+            }
+        }
+    }
+
+    fn add_up(
+        self,
+        on: &Circumstances<'_>,
+        confirmation: Confirmation,
+        ask: &OpenAsk,
+    ) -> Result<Allowance, Refused> {
+        let reason = (confirmation == Confirmation::Awaited).then_some(AWAITS_CONFIRMATION);
+        let refused = |verdicts, reason| {
+            Err(Refused {
+                why: RefusedFor::Policy,
+                verdicts,
+                reason,
+            })
+        };
+        if on.locked {
+            let locked = |(id, _)| (id, Verdict::Locked);
+            return refused(self.verdicts.into_iter().map(locked).collect(), LOCKED);
+        }
+        if self.granted.is_empty() && !self.verdicts.is_empty() {
+            return refused(self.verdicts, reason.unwrap_or(NOTHING_ALLOWED));
+        }
+        let default = on.policy.defaults().length;
+        let length = shortest(&self.granted).unwrap_or(default);
+        let length = asked(ask.minutes).map_or(length, |asked| asked.min(length));
+        let end = on.now.saturating_add(length).min(on.ceiling);
+        let not_after = last_end(&self.granted, end).unwrap_or(end);
+        let until = ends(self.granted, not_after);
+        Ok(Allowance {
+            until,
+            verdicts: self.verdicts,
+            not_after,
+            reason,
+            observed: self.observed,
+        })
+    }
+}
+
+/// Gives the shortest of the lengths: a session is as long as the strictest of its resources lets it be.
+pub(crate) fn shortest(granted: &BTreeMap<Name, Allow>) -> Option<Duration> {
+    granted.values().map(|allow| allow.limits.length).min()
+}
+
+/// Gives when the last resource ends, at `end` the latest. The age of posture ends none for good, since
+/// the device reports again.
+pub(crate) fn last_end(granted: &BTreeMap<Name, Allow>, end: WallTime) -> Option<WallTime> {
+    let ends = granted.values().map(|allow| match allow.ends_by {
+        EndsBy::Posture => end,
+        EndsBy::Length
+        | EndsBy::Window
+        | EndsBy::Until
+        | EndsBy::Grant
+        | EndsBy::Approval
+        | EndsBy::Ceiling => allow.not_after.min(end),
+    });
+    ends.max()
+}
+
+/// Gives each resource with its end, none after the session's.
+pub(crate) fn ends(
+    granted: BTreeMap<Name, Allow>,
+    not_after: WallTime,
+) -> BTreeMap<Name, WallTime> {
+    let each = granted.into_iter();
+    each.map(|(name, allow)| (name, allow.not_after.min(not_after)))
+        .collect()
 }
 
 /// Gives the wanted length; 0 minutes is "what policy gives".

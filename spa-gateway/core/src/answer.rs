@@ -134,7 +134,7 @@ impl Gateway {
     fn routes(&self, terms: &Terms) -> Vec<Route> {
         let resources = terms
             .resources
-            .iter()
+            .keys()
             .filter_map(|name| self.policy.resource(name));
         let mut routes: Vec<Route> = resources
             .filter_map(|resource| match resource.to {

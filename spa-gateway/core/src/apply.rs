@@ -116,6 +116,17 @@ impl Snapshot {
             Change::RecoveryReplaced { person, hashes } => {
                 self.person(&person, |row| row.recovery = hashes)
             }
+            Change::Locked(row) => {
+                self.locks.retain(|lock| lock.target != row.target);
+                self.locks.push(row);
+            }
+            Change::Unlocked { target } => self.locks.retain(|lock| lock.target != target),
+            Change::Granted(row) => self.grants.push(row),
+            Change::Approved(row) => self.approvals.push(row),
+            Change::ExceptionEnded { id } => {
+                self.grants.retain(|row| row.id != id);
+                self.approvals.retain(|row| row.id != id);
+            }
             Change::KnockKeyMade(row) => self.knock_keys.push(row),
             Change::KnockKeyErased { kid } => self.knock_keys.retain(|row| row.kid != kid),
             Change::FloorRaised { floor } => self.floor = floor,

@@ -31,6 +31,8 @@ pub struct AuditRecord {
     pub not_after: Option<WallTime>,
     /// Why: one word or a short sentence.
     pub reason: Option<&'static str>,
+    /// More about it, in an administrator's words or in ours.
+    pub note: Option<String>,
     /// How long it took, milliseconds.
     pub took_ms: Option<u64>,
 }
@@ -117,6 +119,20 @@ audit_kinds! {
     ClockUntrusted = "clock-untrusted";
     /// The clock is trusted again.
     ClockTrusted = "clock-trusted";
+    /// A policy would have denied what passed, since the resource is being learned.
+    WouldBeDenied = "would-be-denied";
+    /// Somebody waits for an approval.
+    ApprovalAsked = "approval-asked";
+    /// An approver agreed.
+    ApprovalGiven = "approval-given";
+    /// A just-in-time grant was made.
+    GrantMade = "grant-made";
+    /// A grant or an approval was taken back, or has ended.
+    ExceptionEnded = "exception-ended";
+    /// An administrator locked somebody or something.
+    Locked = "locked";
+    /// A lock was lifted, or has ended.
+    Unlocked = "unlocked";
     /// A policy took effect.
     PolicyChanged = "policy-changed";
 }
@@ -135,6 +151,7 @@ impl AuditRecord {
             resources: Vec::new(),
             not_after: None,
             reason: None,
+            note: None,
             took_ms: None,
         }
     }

@@ -7,6 +7,8 @@ use spa_proto::{
     CredentialId, CredentialKey, ProofPublic, SessionId, SessionKey, TotpSecret, WallTime,
 };
 
+use crate::exception::{ApprovalRow, GrantRow};
+use crate::lock::{LockRow, LockTarget};
 use crate::name::Name;
 use crate::snapshot::{CredentialRow, KnockKeyRow, PersonRow, RestingRow, SessionRow, Standing};
 
@@ -154,6 +156,22 @@ pub enum Change {
         person: Name,
         /// SHA-256 of each.
         hashes: Vec<[u8; 32]>,
+    },
+    /// An administrator locked somebody or something; a lock of the same target is replaced.
+    Locked(LockRow),
+    /// A lock was lifted, or has ended.
+    Unlocked {
+        /// Whom it named.
+        target: LockTarget,
+    },
+    /// A just-in-time grant was made.
+    Granted(GrantRow),
+    /// A request was approved.
+    Approved(ApprovalRow),
+    /// A grant or an approval was taken back, or has ended. They share one row of numbers.
+    ExceptionEnded {
+        /// Its number.
+        id: u32,
     },
     /// A knock key was made.
     KnockKeyMade(KnockKeyRow),

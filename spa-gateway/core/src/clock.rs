@@ -91,6 +91,7 @@ impl Gateway {
         self.forget_answers(now);
         if self.is_clock_believed(now) {
             self.void_old_invites(now);
+            self.end_exceptions(now);
             self.rotate_knock_keys(now, entropy);
             if now.wall.since(self.clock.floor) >= FLOOR_EVERY {
                 self.raise_floor(now);

@@ -74,6 +74,8 @@ pub enum EndReason {
     Revoked,
     /// An administrator cut it.
     Cut,
+    /// A lock names its person, device or source.
+    Locked,
     /// Policy took all it had.
     PolicyWithdrawn,
     /// WireGuard does not know its peer any more.
@@ -95,6 +97,7 @@ impl EndReason {
             Self::NoHandshake => "no handshake in time",
             Self::Revoked => "revoked",
             Self::Cut => "cut by an administrator",
+            Self::Locked => "locked by an administrator",
             Self::PolicyWithdrawn => "withdrawn by policy",
             Self::PeerGone => "the peer is gone",
             Self::OpeningFailed => "opening failed",
@@ -132,7 +135,7 @@ impl Gateway {
         session.doorway = Doorway::Shut;
         let doors = core::mem::take(&mut session.doors);
         let mut steps: Vec<CloseStep> = doors.iter().copied().map(CloseStep::Door).collect();
-        steps.extend(session.terms.flows.iter().copied().map(CloseStep::Flow));
+        steps.extend(session.terms.flows.keys().copied().map(CloseStep::Flow));
         steps.push(CloseStep::Peer(session.wg_key));
         steps.extend(session.terms.addresses.each().map(CloseStep::Forget));
         let credential = session.credential;
@@ -142,8 +145,8 @@ impl Gateway {
         if let Some(credential) = self.credentials.get_mut(&credential) {
             credential.session = credential.session.filter(|current| *current != id);
         }
-        for timer in [Timer::End(id), Timer::Door(id), Timer::Observe(id)] {
-            self.agenda.cancel(timer);
+        for timer in [Timer::End, Timer::Review, Timer::Door, Timer::Observe] {
+            self.agenda.cancel(timer(id));
         }
         let mut audit = self.audit_of(credential, AuditKind::SessionEnded, now);
         audit.session = Some(id);
@@ -279,7 +282,7 @@ impl Gateway {
         self.put_audit(AuditRecord {
             at: now.wall,
             source: Some(session.source),
-            resources: session.terms.resources,
+            resources: session.terms.resources.into_keys().collect(),
             not_after: Some(session.terms.not_after),
             took_ms: Some(millis(now.mono.since(end.began))),
             ..end.audit

@@ -12,6 +12,7 @@ use spa_proto::{
 use crate::bucket::{Bucket, FAILURES, MESSAGES};
 use crate::name::Name;
 use crate::person::Person;
+use crate::policy::Facts;
 use crate::snapshot::{CredentialRow, KeyKind, Standing};
 use crate::spent::SpentSet;
 use crate::time::{Moment, Now};
@@ -64,6 +65,8 @@ pub(crate) struct Memory {
     pub(crate) spent: SpentSet,
     pub(crate) failed: VecDeque<(WallTime, Moment)>,
     pub(crate) answered: Option<Answered>,
+    /// What the device last said of itself.
+    pub(crate) facts: Option<Facts>,
     /// How many operations are under way for it; its next knock waits until none is.
     pub(crate) under_way: u32,
 }
@@ -150,6 +153,7 @@ impl Credential {
                 spent: SpentSet::default(),
                 failed: VecDeque::new(),
                 answered: None,
+                facts: None,
                 under_way: 0,
             },
         }

@@ -12,7 +12,6 @@
 //! | an administrator spoke | `admin/` |
 
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
 
@@ -24,7 +23,9 @@ use crate::closing::{Closing, ClosingId, resting};
 use crate::credential::{Credential, Key};
 use crate::doors::DoorBook;
 use crate::effect::{Effect, EffectKind};
+use crate::exception::Exceptions;
 use crate::knock_keys::KnockKeys;
+use crate::lock::Locks;
 use crate::name::Name;
 use crate::outbox::{Outbox, Waiter};
 use crate::person::Person;
@@ -60,6 +61,9 @@ pub struct Gateway {
     pub(crate) credentials: BTreeMap<CredentialId, Credential>,
     pub(crate) tags: TagTable,
     pub(crate) queue: Queue,
+
+    pub(crate) locks: Locks,
+    pub(crate) exceptions: Exceptions,
 
     pub(crate) sessions: Sessions,
     pub(crate) pool: Pool,
@@ -124,6 +128,8 @@ impl Gateway {
             credentials: BTreeMap::new(),
             tags: TagTable::default(),
             queue: Queue::default(),
+            locks: Locks::default(),
+            exceptions: Exceptions::restore(snapshot.grants, snapshot.approvals),
             sessions: Sessions::default(),
             doors: DoorBook::default(),
             operations: BTreeMap::new(),
@@ -134,6 +140,9 @@ impl Gateway {
             outbox: Outbox::default(),
             counters: Counters::new(),
         };
+        for row in snapshot.locks {
+            gateway.locks.put(row);
+        }
         for row in snapshot.persons {
             gateway.restore_person(row);
         }
@@ -186,8 +195,13 @@ impl Gateway {
         };
         let terms = Terms {
             addresses,
-            resources: row.resources,
-            flows: Vec::new(),
+            // What each may until when is decided when it is resumed.
+            resources: row
+                .resources
+                .into_iter()
+                .map(|name| (name, row.not_after))
+                .collect(),
+            flows: BTreeMap::new(),
             opened: row.opened,
             not_after: row.not_after,
             deadline: now.mono.after(row.not_after.since(now.wall)),

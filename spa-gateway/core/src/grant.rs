@@ -1,11 +1,10 @@
 //! A new OPEN whose every factor holds: step 11, and step 12 as a plan (SPEC §8, §11).
 
-use alloc::collections::VecDeque;
-use alloc::vec::Vec;
+use alloc::collections::{BTreeMap, VecDeque};
 
 use spa_order::Flow;
 use spa_proto::{
-    Ask, CredentialId, OpenAsk, Outcome, RefusedFor, Repeat, SessionId, is_small_order,
+    Ask, CredentialId, OpenAsk, Outcome, RefusedFor, Repeat, SessionId, WallTime, is_small_order,
 };
 
 use crate::agenda::Timer;
@@ -21,7 +20,7 @@ use crate::gateway::Gateway;
 use crate::guard::FreshKnock;
 use crate::marks::{Marks, answered};
 use crate::plan::{OnFailure, Operation, Step};
-use crate::policy::{Tunnel, flows_of};
+use crate::policy::{Signals, Tunnel, facts_of_report, flows_of};
 use crate::pool::Addresses;
 use crate::refusal::Refusal;
 use crate::session::{Phase, Session, Terms};
@@ -35,7 +34,9 @@ pub const MAX_FLOWS_OF_SESSION: usize = 16 * crate::policy::MAX_PORTS + 2;
 struct Room {
     allowance: Allowance,
     addresses: Addresses,
-    flows: Vec<Flow>,
+    flows: BTreeMap<Flow, WallTime>,
+    /// How the knock stands to the habits of its person.
+    signals: Option<Signals>,
 }
 
 impl Gateway {
@@ -49,34 +50,62 @@ impl Gateway {
         let Ask::Open(ask) = &knock.fresh().request().ask else {
             return Err(Refusal::Malformed);
         };
+        let arrival = knock.fresh().arrival();
+        // Before the marks, which end a row of failures.
+        let signals = self.signals(arrival.key.credential, arrival.source.ip(), now);
+        self.take_posture(arrival.key.credential, ask, now);
         let marks = self.mark(knock, now);
-        match self.find_room(knock.fresh(), ask, now) {
+        match self.find_room(knock.fresh(), ask, signals, now) {
             Ok(room) => {
                 self.grant(knock.fresh(), ask, room, marks, now, entropy);
                 Ok(())
             }
-            Err(refused) => Err(self.refuse(knock.fresh(), refused, marks, now, entropy)),
+            Err(refused) => {
+                let refusal = self.refuse(knock.fresh(), refused, marks, now, entropy);
+                // What the device said of itself counts for the session it has, too.
+                if let Some(session) = self.replaced_by(arrival.key.credential) {
+                    self.review(session, now);
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Remembers what the device says of itself; an OPEN without posture leaves what is known.
+    fn take_posture(&mut self, id: CredentialId, ask: &OpenAsk, now: Now) {
+        if let (Some(report), Some(credential)) = (&ask.posture, self.credentials.get_mut(&id)) {
+            credential.memory.facts = facts_of_report(report, now.wall);
         }
     }
 
     /// Step 11: policy, then capacity.
-    fn find_room(&mut self, knock: &FreshKnock, ask: &OpenAsk, now: Now) -> Result<Room, Refused> {
+    fn find_room(
+        &mut self,
+        knock: &FreshKnock,
+        ask: &OpenAsk,
+        signals: Option<Signals>,
+        now: Now,
+    ) -> Result<Room, Refused> {
         let id = knock.arrival().key.credential;
-        let Some(credential) = self.credentials.get(&id) else {
-            return Err(no_room(Verdicts::new(), "the device was removed"));
-        };
-        let confirmation = if credential.confirmed {
+        let source = knock.arrival().source.ip();
+        let confirmed = self
+            .credentials
+            .get(&id)
+            .is_some_and(|credential| credential.confirmed);
+        let confirmation = if confirmed {
             Confirmation::Confirmed
         } else {
             Confirmation::Awaited
         };
-        let allowance = Allowance::decide(
-            &self.policy,
-            &credential.person,
-            confirmation,
-            ask,
-            self.settings.longest,
-        )?;
+        let Some(on) = self.circumstances(id, source, signals, now) else {
+            return Err(no_room(Verdicts::new(), "the device was removed"));
+        };
+        let person = on.person.clone();
+        let (allowance, wishes) = Allowance::decide(&on, confirmation, ask);
+        for (resource, rule) in wishes {
+            self.await_approval(&person, resource, &rule, now);
+        }
+        let allowance = allowance?;
         let full = |reason| no_room(allowance.verdicts().clone(), reason);
         if !self.is_usable(&ask.wg_key) {
             return Err(full("this WireGuard key cannot be used"));
@@ -92,9 +121,10 @@ impl Gateway {
             .ok_or_else(|| full("no tunnel address is free"))?;
         let flows = flows_of(
             &self.policy,
-            allowance.resources(),
+            allowance.until(),
             self.tunnel(addresses),
             self.settings.control_port,
+            allowance.not_after(),
         );
         if flows.len() > MAX_FLOWS_OF_SESSION {
             self.pool.put_back(addresses);
@@ -104,6 +134,7 @@ impl Gateway {
             allowance,
             addresses,
             flows,
+            signals,
         })
     }
 
@@ -138,17 +169,18 @@ impl Gateway {
             allowance,
             addresses,
             flows,
+            signals,
         } = room;
         let arrival = knock.arrival();
         let credential = arrival.key.credential;
         let id = self.new_session_id(entropy);
         let terms = Terms {
             addresses,
-            resources: allowance.resources().to_vec(),
+            resources: allowance.until().clone(),
             flows,
             opened: now.wall,
-            not_after: now.wall.saturating_add(allowance.length()),
-            deadline: now.mono.after(allowance.length()),
+            not_after: allowance.not_after(),
+            deadline: now.mono.after(allowance.not_after().since(now.wall)),
         };
         let door = door_of(knock);
         let telling = Telling {
@@ -160,13 +192,15 @@ impl Gateway {
         };
         let outcome = self.tell(id, &terms, telling);
         let (reply, secrets) = self.answer(knock, now.wall, outcome, now, entropy);
-        let session = Session::new(
+        let mut session = Session::new(
             credential,
             secrets.k_sess,
             ask.wg_key,
             arrival.source,
             terms,
         );
+        session.signals = signals;
+        self.learn_habit(credential, arrival.source.ip(), now);
 
         let Marks {
             mut changes,
@@ -178,7 +212,7 @@ impl Gateway {
         let mut audit = self.audit_of(credential, AuditKind::SessionOpened, now);
         audit.session = Some(id);
         audit.source = Some(arrival.source);
-        audit.resources = session.terms.resources.clone();
+        audit.resources = session.terms.resources.keys().cloned().collect();
         audit.not_after = Some(session.terms.not_after);
         let opened = AnsweredWith::Opened {
             session: id,
@@ -191,7 +225,10 @@ impl Gateway {
         steps.extend(replaced.map(|old| Step::End(old, EndReason::Replaced)));
         steps.push_back(Step::Begin(id));
         steps.push_back(Step::Peer(id, secrets.wg_psk));
-        steps.push_back(Step::Flows(id, session.terms.flows.clone()));
+        steps.push_back(Step::Flows(
+            id,
+            session.terms.flows.keys().copied().collect(),
+        ));
         steps.push_back(Step::Door(id, door));
         steps.extend([
             Step::Opened(id),
@@ -199,9 +236,18 @@ impl Gateway {
             Step::Reply(reply),
             Step::Audit(audit),
         ]);
+        for (resource, reason) in allowance.observed() {
+            let mut audit = self.audit_of(credential, AuditKind::WouldBeDenied, now);
+            audit.session = Some(id);
+            audit.source = Some(arrival.source);
+            audit.resources = [resource.clone()].into();
+            audit.reason = Some(reason.as_str());
+            steps.push_back(Step::Audit(audit));
+        }
 
         self.agenda.set(Timer::End(id), session.terms.deadline);
         self.sessions.insert(id, session);
+        self.set_review(id, now);
         self.begin(Operation::new(credential, OnFailure::End(id), steps), now);
     }
 
@@ -296,7 +342,7 @@ fn row_of(id: SessionId, session: &Session) -> SessionRow {
         wg_key: session.wg_key,
         tunnel4: session.terms.addresses.v4,
         tunnel6: session.terms.addresses.v6,
-        resources: session.terms.resources.clone(),
+        resources: session.terms.resources.keys().cloned().collect(),
         source: session.source,
         opened: session.terms.opened,
         not_after: session.terms.not_after,

@@ -41,6 +41,7 @@ mod apply;
 mod audit;
 mod bucket;
 mod change;
+mod circumstances;
 mod clock;
 mod closing;
 mod credential;
@@ -48,13 +49,16 @@ mod doors;
 mod effect;
 mod enrol;
 mod entropy;
+mod exception;
 mod factors;
 mod follow;
 mod gateway;
 mod grant;
 mod guard;
+mod habit;
 mod intake;
 mod knock_keys;
+mod lock;
 mod marks;
 mod name;
 mod outbox;
@@ -82,8 +86,8 @@ mod work;
 mod tests;
 
 pub use admin::{
-    Accepted, AdminRefusal, Confirm, DeviceRef, DeviceView, InviteOffer, InviteTerms, InviteView,
-    PersonView, Selector, SessionState, SessionView,
+    Accepted, AdminRefusal, Confirm, Cut, DeviceRef, DeviceView, InviteOffer, InviteTerms,
+    InviteView, PersonView, Selector, SessionState, SessionView,
 };
 pub use audit::{AuditKind, AuditRecord};
 pub use change::{Change, Record};
@@ -92,12 +96,14 @@ pub use closing::{EndReason, RETRY};
 pub use credential::{ENROL_WITHIN, MAX_CANDIDATES, MAX_FAILURES, MAX_REPEATS, REPEAT_WITHIN};
 pub use effect::{Effect, EffectFailure, EffectId, EffectKind, Reply};
 pub use entropy::{Entropy, Purpose};
+pub use exception::{ApprovalRow, GrantRow, MAX_EXCEPTIONS, MAX_WAITING, Waiting};
 pub use gateway::{
     ClockTrust, FAILURE_TOKENS_AFTER_RESTART, Gateway, MAX_CREDENTIALS, MAX_PERSONS, NoIdentity,
 };
 pub use grant::MAX_FLOWS_OF_SESSION;
 pub use intake::Datagram;
 pub use knock_keys::{ACCEPTED, HANDED_OUT, MAX_ROTATING};
+pub use lock::{LockRow, LockTarget, MAX_LOCKS};
 pub use name::{MAX_NAME, Name, NotAName};
 pub use peer::{LOOK_WHILE_LIVE, LOOK_WHILE_WAITING, PeerState};
 pub use policy::{Policy, PolicyError};

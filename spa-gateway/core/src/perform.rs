@@ -38,6 +38,7 @@ impl Gateway {
             match timer {
                 Timer::Minute => self.minute(now, entropy),
                 Timer::End(session) => self.end_session(session, EndReason::Expired, now),
+                Timer::Review(session) => self.review(session, now),
                 Timer::Door(session) => self.door_expired(session, now),
                 Timer::Observe(session) => self.look(session, now),
                 Timer::Retry(closing) => self.advance_closing(closing, now),

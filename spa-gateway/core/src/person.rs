@@ -7,6 +7,7 @@ use spa_proto::{SecondFactor, TotpSecret, WallTime};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq, ConstantTimeGreater};
 use totp_rs::{Algorithm, Builder, Secret};
 
+use crate::habit::Habits;
 use crate::snapshot::{PersonKind, PersonRow, Standing, TotpRow};
 
 /// A person or a machine.
@@ -17,6 +18,8 @@ pub(crate) struct Person {
     pub(crate) totp: Option<Totp>,
     pub(crate) last_step: u64,
     pub(crate) recovery: Vec<[u8; 32]>,
+    /// A restart forgets them.
+    pub(crate) habits: Habits,
 }
 
 /// A phone's secret.
@@ -44,6 +47,7 @@ impl Person {
             totp: row.totp.map(Totp::restore),
             last_step: row.last_step,
             recovery: row.recovery,
+            habits: Habits::default(),
         }
     }
 
@@ -164,6 +168,7 @@ mod tests {
             }),
             last_step: 0,
             recovery: [[7; 32]].into(),
+            habits: Habits::default(),
         }
     }
 

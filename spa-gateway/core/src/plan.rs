@@ -268,15 +268,18 @@ impl Gateway {
         let Some(Session { terms, .. }) = self.opening(id) else {
             return Taken::Overtaken;
         };
-        let Some(ttl) = Ttl::from_duration(terms.deadline.since(now.mono)) else {
+        let left = terms.deadline.since(now.mono);
+        if left.is_zero() {
             return Taken::Overtaken;
-        };
-        let kept = flows
+        }
+        // A flow whose own end has come is not opened any more; the review that is due cuts it.
+        let orders: Vec<EffectKind> = flows
             .iter()
-            .copied()
-            .filter(|flow| terms.flows.contains(flow));
-        let orders: Vec<EffectKind> = kept
-            .map(|flow| EffectKind::Order(Order::Flow { flow, ttl }))
+            .filter_map(|flow| {
+                let until = terms.flows.get(flow)?;
+                let ttl = Ttl::from_duration(until.since(now.wall).min(left))?;
+                Some(EffectKind::Order(Order::Flow { flow: *flow, ttl }))
+            })
             .collect();
         if orders.is_empty() {
             Taken::Done

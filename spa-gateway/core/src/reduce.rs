@@ -1,13 +1,16 @@
-//! The policy changed: what a live session has beyond it is cut, resource by resource.
+//! Something changed that policy looks at: what a live session has beyond it is cut, resource by resource.
 //!
-//! A session never gains by this: it has what its knock asked for, and what policy still allows.
+//! Changes are: the policy, a lock, a grant, an approval, a fact, the risk, and time itself. A session never
+//! gets a resource by this: it has what its knock asked for, and what policy still allows.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use spa_order::Flow;
-use spa_proto::SessionId;
+use spa_proto::{SessionId, WallTime};
 
 use crate::agenda::Timer;
+use crate::allowance::{ends, last_end, shortest};
 use crate::audit::{AuditKind, AuditRecord};
 use crate::change::{Change, Record};
 use crate::closing::EndReason;
@@ -16,7 +19,7 @@ use crate::gateway::Gateway;
 use crate::name::Name;
 use crate::outbox::Waiter;
 use crate::plan::{OnFailure, Operation, Step};
-use crate::policy::{Policy, flows_of};
+use crate::policy::{Policy, facts_of_report, flows_of};
 use crate::session::{Doorway, Phase, Terms};
 use crate::time::Now;
 
@@ -25,77 +28,107 @@ impl Gateway {
     pub fn handle_policy(&mut self, policy: Policy, now: Now) {
         self.policy = policy;
         self.put_audit(AuditRecord::new(now.wall, AuditKind::PolicyChanged));
-        let reached = |phase| matches!(phase, Phase::Recording | Phase::Opening | Phase::Open);
-        let live = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| reached(session.phase));
-        for id in live.map(|(id, _)| id).collect::<Vec<_>>() {
-            let Some(before) = self.sessions.of(id).map(|session| session.terms.clone()) else {
-                continue;
-            };
-            if self.reduce(id, now) {
-                self.follow_terms(id, &before, now);
-            }
+        self.review_all(now);
+    }
+
+    /// Hears what the device of a session says of itself: a CBOR map (SPEC §4, §12). What is none counts
+    /// as no posture.
+    pub fn handle_posture(&mut self, id: SessionId, report: &[u8], now: Now) {
+        let Some(credential) = self.sessions.of(id).map(|session| session.credential) else {
+            return;
+        };
+        if let Some(credential) = self.credentials.get_mut(&credential) {
+            credential.memory.facts = facts_of_report(report, now.wall);
+        }
+        self.review(id, now);
+    }
+
+    /// Holds every live session against policy.
+    pub(crate) fn review_all(&mut self, now: Now) {
+        for id in self.live_sessions() {
+            self.review(id, now);
+        }
+    }
+
+    /// Holds a live session against policy and brings its openings in line.
+    pub(crate) fn review(&mut self, id: SessionId, now: Now) {
+        let Some(before) = self.sessions.of(id).map(|session| session.terms.clone()) else {
+            return;
+        };
+        if self.reduce(id, now) {
+            self.follow_terms(id, &before, now);
         }
     }
 
     /// Takes from a session what policy no longer allows, in the store and in memory; gives whether
     /// anything is left of it. Its flows are to be brought in line by the caller.
     pub(crate) fn reduce(&mut self, id: SessionId, now: Now) -> bool {
-        let Some(session) = self.sessions.of(id) else {
-            return false;
-        };
-        let Some(person) = self
-            .credentials
-            .get(&session.credential)
-            .map(|credential| credential.person.clone())
+        let (Some(session), Some(on)) = (self.sessions.of(id), self.circumstances_of(id, now))
         else {
             return false;
         };
-        let allowed: Vec<(&Name, _)> = session
+        if on.locked {
+            self.end_session(id, EndReason::Locked, now);
+            return false;
+        }
+        let allowed: BTreeMap<Name, _> = session
             .terms
             .resources
-            .iter()
-            .filter_map(|name| Some((name, self.policy.allows(&person, name)?)))
+            .keys()
+            .filter_map(|name| Some((name.clone(), on.decide(name).allowed()?.clone())))
+            .filter(|(_, allow)| now.wall < allow.not_after)
             .collect();
         if allowed.is_empty() && !session.terms.resources.is_empty() {
             self.end_session(id, EndReason::PolicyWithdrawn, now);
             return false;
         }
-        let shortest = allowed.iter().map(|(_, length)| *length).min();
-        let not_after = shortest.map_or(session.terms.not_after, |length| {
-            session
-                .terms
-                .not_after
-                .min(session.terms.opened.saturating_add(length))
+        let not_after = shortest(&allowed).map_or(session.terms.not_after, |length| {
+            let end = session.terms.opened.saturating_add(length);
+            session.terms.not_after.min(end)
         });
-        let resources: Vec<Name> = allowed.into_iter().map(|(name, _)| name.clone()).collect();
-        let reduced = resources != session.terms.resources || not_after != session.terms.not_after;
+        let not_after = last_end(&allowed, not_after).unwrap_or(not_after);
+        let resources = ends(allowed, not_after);
         let flows = flows_of(
             &self.policy,
             &resources,
             self.tunnel(session.terms.addresses),
             self.settings.control_port,
+            not_after,
         );
+        self.agree(id, resources, flows, not_after, now);
+        true
+    }
+
+    /// Makes the new terms those of the session.
+    fn agree(
+        &mut self,
+        id: SessionId,
+        resources: BTreeMap<Name, WallTime>,
+        flows: BTreeMap<Flow, WallTime>,
+        not_after: WallTime,
+        now: Now,
+    ) {
         let Some(session) = self.sessions.of_mut(id) else {
-            return false;
+            return;
         };
-        session.terms.flows = flows;
-        session.terms.deadline = session
-            .terms
+        let terms = &mut session.terms;
+        let reduced = !resources.keys().eq(terms.resources.keys()) || not_after != terms.not_after;
+        terms.flows = flows;
+        terms.deadline = terms
             .deadline
             .min(now.mono.after(not_after.since(now.wall)));
-        session.terms.not_after = not_after;
-        session.terms.resources.clone_from(&resources);
-        self.agenda.set(Timer::End(id), session.terms.deadline);
+        terms.not_after = not_after;
+        terms.resources = resources;
+        let (deadline, credential) = (terms.deadline, session.credential);
+        self.agenda.set(Timer::End(id), deadline);
+        self.set_review(id, now);
         if reduced {
+            let resources = self.resources_of(id);
             let change = Change::SessionReduced {
                 session: id,
                 resources: resources.clone(),
                 not_after,
             };
-            let credential = session.credential;
             self.outbox.put(
                 EffectKind::Record(Record {
                     changes: [change].into(),
@@ -108,11 +141,33 @@ impl Gateway {
             audit.not_after = Some(not_after);
             self.put_audit(audit);
         }
-        true
     }
 
-    /// Closes the flows a session lost, then opens those that changed their shape. One that ends
-    /// sooner than before gets every opening anew, with the shorter time.
+    /// Comes back when the first resource of a session ends before the session does.
+    pub(crate) fn set_review(&mut self, id: SessionId, now: Now) {
+        let Some(session) = self.sessions.of(id) else {
+            return;
+        };
+        let not_after = session.terms.not_after;
+        let first = session.terms.resources.values().min().copied();
+        match first.filter(|first| *first < not_after) {
+            Some(first) => {
+                let at = now.mono.after(first.since(now.wall));
+                self.agenda.set(Timer::Review(id), at);
+            }
+            None => self.agenda.cancel(Timer::Review(id)),
+        }
+    }
+
+    pub(crate) fn resources_of(&self, id: SessionId) -> Vec<Name> {
+        self.sessions
+            .of(id)
+            .map(|session| session.terms.resources.keys().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// Closes the flows a session lost, then opens those that changed their shape or their end. One that
+    /// ends sooner than before gets every opening anew, with the shorter time.
     fn follow_terms(&mut self, id: SessionId, before: &Terms, now: Now) {
         let Some(session) = self.sessions.of(id) else {
             return;
@@ -123,20 +178,27 @@ impl Gateway {
         }
         let after = session.terms.clone();
         let (credential, doorway) = (session.credential, session.doorway);
-        let lost = |flow: &&Flow| !after.flows.contains(flow);
-        let lost: Vec<Flow> = before.flows.iter().filter(lost).copied().collect();
+        let lost = |flow: &&Flow| !after.flows.contains_key(flow);
+        let lost: Vec<Flow> = before.flows.keys().filter(lost).copied().collect();
         if !lost.is_empty() {
             self.close_flows(id, &lost, now);
         }
         let sooner = after.deadline < before.deadline;
-        let changed = after
+        let changed: Vec<Flow> = after
             .flows
             .iter()
-            .filter(|flow| sooner || !before.flows.contains(flow));
-        let mut steps = Vec::from([Step::Flows(id, changed.copied().collect())]);
+            .filter(|(flow, until)| before.flows.get(flow) != Some(until))
+            .map(|(flow, _)| *flow)
+            .collect();
+        let mut steps = Vec::new();
+        if !changed.is_empty() {
+            steps.push(Step::Flows(id, changed));
+        }
         if let (Doorway::Settled { door }, true) = (doorway, sooner) {
             steps.push(Step::SettledDoor(id, door));
         }
-        self.begin(Operation::new(credential, OnFailure::End(id), steps), now);
+        if !steps.is_empty() {
+            self.begin(Operation::new(credential, OnFailure::End(id), steps), now);
+        }
     }
 }

@@ -4,7 +4,6 @@
 //! its peer is confirmed gone.
 
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use spa_order::{Door, Flow};
@@ -12,6 +11,7 @@ use spa_proto::{CredentialId, SessionId, SessionKey, WallTime};
 
 use crate::effect::EffectId;
 use crate::name::Name;
+use crate::policy::Signals;
 use crate::pool::Addresses;
 use crate::time::{Moment, Now};
 
@@ -23,6 +23,8 @@ pub(crate) struct Session {
     pub(crate) wg_key: [u8; 32],
     pub(crate) source: SocketAddr,
     pub(crate) terms: Terms,
+    /// How its knock stood to the habits of its person; a restart forgets it.
+    pub(crate) signals: Option<Signals>,
     pub(crate) phase: Phase,
     pub(crate) doorway: Doorway,
     /// Every door that may be open for it: that of the doorway, and one that is being left.
@@ -35,9 +37,10 @@ pub(crate) struct Session {
 pub(crate) struct Terms {
     pub(crate) addresses: Addresses,
     /// What was granted; none is the control channel alone.
-    pub(crate) resources: Vec<Name>,
-    /// The flows that are open, or being opened or closed.
-    pub(crate) flows: Vec<Flow>,
+    /// Each has an end of its own, the session's at the latest.
+    pub(crate) resources: BTreeMap<Name, WallTime>,
+    /// The flows that are open, or being opened or closed, each with its end.
+    pub(crate) flows: BTreeMap<Flow, WallTime>,
     pub(crate) opened: WallTime,
     /// The end on the calendar: what the client is told.
     pub(crate) not_after: WallTime,
@@ -106,6 +109,7 @@ impl Session {
             wg_key,
             source,
             terms,
+            signals: None,
             phase: Phase::Recording,
             doorway: Doorway::Shut,
             doors: BTreeSet::new(),

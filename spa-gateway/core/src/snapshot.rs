@@ -11,6 +11,8 @@ use spa_proto::{
     WallTime,
 };
 
+use crate::exception::{ApprovalRow, GrantRow};
+use crate::lock::LockRow;
 use crate::name::Name;
 
 /// The durable state of a gateway. A secret in it is sealed by the store (SPEC §14).
@@ -27,6 +29,12 @@ pub struct Snapshot {
     /// Tunnel addresses of sessions that ended, not to be used again yet. A store may drop those
     /// whose time has come.
     pub resting: Vec<RestingRow>,
+    /// The locks.
+    pub locks: Vec<LockRow>,
+    /// The just-in-time grants.
+    pub grants: Vec<GrantRow>,
+    /// The approvals that were given.
+    pub approvals: Vec<ApprovalRow>,
     /// No time before this one is believed (SPEC §7).
     pub floor: WallTime,
 }

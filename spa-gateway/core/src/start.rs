@@ -70,7 +70,7 @@ impl Gateway {
         session.seen.endpoint = state.endpoint;
         session.seen.rx = state.rx;
         session.seen.tx = state.tx;
-        let flows = session.terms.flows.clone();
+        let flows = session.terms.flows.keys().copied().collect();
         let steps = [
             Step::Flows(id, flows),
             Step::SettledDoor(id, door),

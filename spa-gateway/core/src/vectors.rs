@@ -98,6 +98,9 @@ impl Snapshot {
                 .iter()
                 .map(|row| RestingRow { ..*row })
                 .collect(),
+            locks: self.locks.clone(),
+            grants: self.grants.clone(),
+            approvals: self.approvals.clone(),
             floor: self.floor,
         }
     }

@@ -389,7 +389,11 @@ fn hostile_names_never_reach_a_terminal() {
 #[test]
 fn ten_thousand_rules_are_read_and_one_more_is_refused() {
     let rule = |number: usize| {
-        let effect = if number % 10 == 0 { "deny" } else { "allow" };
+        let effect = if number.is_multiple_of(10) {
+            "deny"
+        } else {
+            "allow"
+        };
         format!(
             "[[{effect}]]\nname = \"r{number}\"\nwho = [\"p{number}\", \"group:eng\"]\nto = [\"db\"]\npriority = {}\n",
             number % 1000

@@ -51,6 +51,13 @@ pub enum Command {
     /// Sessions
     #[command(subcommand)]
     Session(SessionCommand),
+    /// Lock somebody or something out, above all policy; sessions end at once
+    Lock(LockArgs),
+    /// Lift a lock
+    Unlock {
+        /// As `lock list` shows it
+        target: String,
+    },
     /// A person's second factor
     #[command(subcommand)]
     Mfa(MfaCommand),
@@ -234,6 +241,39 @@ pub enum SessionCommand {
     },
 }
 
+/// `lock`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct LockArgs {
+    /// user:NAME, device:USER/DEVICE, source:NETWORK, or all
+    #[arg(required = true)]
+    pub target: Option<String>,
+    /// How long [default: until `unlock`]
+    #[arg(long = "for", value_name = "TIME")]
+    pub length: Option<Span>,
+    /// Why, for the audit log
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub why: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The listing instead
+    #[command(subcommand)]
+    pub list: Option<ListCommand>,
+}
+
+/// The listing of what a command makes.
+#[derive(Debug, Subcommand)]
+pub enum ListCommand {
+    /// List what there is
+    List(ListArgs),
+}
+
 /// `mfa`.
 #[derive(Debug, Subcommand)]
 pub enum MfaCommand {
@@ -306,6 +346,23 @@ mod tests {
         };
         assert_eq!(args.pools.len(), 2);
         assert!(args.yes);
+    }
+
+    #[test]
+    fn a_lock_names_its_target_or_is_listed() {
+        let lock = |line: &str| match Cli::try_parse_from(line.split(' '))?.command {
+            Command::Lock(args) => Ok::<_, clap::Error>(args),
+            _ => panic!("lock"),
+        };
+        let made = lock("spa-admin lock user:ana --for 2h --why lost").expect("parses");
+        assert_eq!(made.target.as_deref(), Some("user:ana"));
+        assert!(made.list.is_none() && made.length.is_some());
+        let listed = lock("spa-admin lock list --json").expect("parses");
+        assert!(matches!(
+            listed.list,
+            Some(ListCommand::List(ListArgs { json: true }))
+        ));
+        assert_eq!(lock("spa-admin lock").expect_err("refused").exit_code(), 2);
     }
 
     #[test]

@@ -6,21 +6,22 @@ use std::time::Duration;
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use serde_json::{Value, json};
-use spa_gateway_core::policy::{PortRange, Target};
+use spa_gateway_core::policy::{self, Finding, PortRange, Severity, Target};
 use spa_gateway_core::{Name, Policy};
 use spa_order::Protocol;
 
 use super::cli::{
-    AllowArgs, Cli, Command, DeviceCommand, InviteArgs, ListArgs, LogArgs, MfaCommand,
-    PolicyCommand, ResourceCommand, SessionCommand, StoreCommand, UserCommand,
+    AllowArgs, Cli, Command, DeviceCommand, InviteArgs, ListArgs, ListCommand, LockArgs, LogArgs,
+    MfaCommand, PolicyCommand, ResourceCommand, SessionCommand, StoreCommand, UserCommand,
 };
 use super::client::{AskError, Client};
 use super::policy_edit::Edit;
 use super::{doctor, init, show};
 use crate::calendar::utc;
+use crate::clock;
 use crate::config::Config;
 use crate::control::protocol::{
-    AuditPage, Confirm, Cut, Device, DeviceName, Invited, RecoveryCodes, Request, Selector,
+    AuditPage, Confirm, Cut, Device, DeviceName, Invited, Lock, RecoveryCodes, Request, Selector,
     Session, Status, User, UserKind,
 };
 use crate::policy_file::PolicyFile;
@@ -57,6 +58,10 @@ pub fn run(cli: &Cli) -> Result<(), String> {
         Command::Policy(PolicyCommand::Check { .. }) => check_policy(&config.paths.policy),
         Command::Policy(PolicyCommand::Reload) => admin.told(&Request::Reload),
         Command::Session(command) => admin.session(command),
+        Command::Lock(args) => admin.lock(args),
+        Command::Unlock { target } => admin.told(&Request::Unlock {
+            target: target.clone(),
+        }),
         Command::Mfa(MfaCommand::Reset { user }) => {
             admin.told(&Request::ResetPhone { user: user.clone() })
         }
@@ -350,6 +355,28 @@ impl Admin<'_> {
         }
     }
 
+    fn lock(&self, args: &LockArgs) -> Result<(), String> {
+        let Some(target) = args.target.clone() else {
+            let locks: Vec<Lock> = self.ask(&Request::Locks)?;
+            let json = matches!(args.list, Some(ListCommand::List(ListArgs { json: true })));
+            print_or_json(json, &locks, |locks| show::locks(locks));
+            return Ok(());
+        };
+        let cut: Cut = self.ask(&Request::Lock {
+            target: target.clone(),
+            seconds: args.length.map(|length| length.0.as_secs()),
+            why: args.why.clone(),
+        })?;
+        print_or_json(args.json, &cut, |cut| {
+            println!(
+                "{target} is locked; sessions ended: {}, in {:.1} ms",
+                cut.sessions.len(),
+                cut.took_ms
+            );
+        });
+        Ok(())
+    }
+
     fn recovery_codes(&self, user: &str) -> Result<(), String> {
         let codes: RecoveryCodes = self.ask(&Request::RecoveryCodes {
             user: user.to_owned(),
@@ -401,19 +428,35 @@ impl Admin<'_> {
     }
 }
 
+/// Says everything that can be said of a policy file; needs no gateway.
 fn check_policy(file: &Path) -> Result<(), String> {
-    let policy = PolicyFile::at(file)
-        .map_err(|error| error.to_string())?
-        .read()
+    let text = PolicyFile::at(file)
+        .and_then(|at| at.text())
         .map_err(|error| error.to_string())?;
-    println!(
-        "{} is sound: groups {}, resources {}, rules {}",
-        file.display(),
-        policy.groups().count(),
-        policy.resources().count(),
-        policy.rules().len()
-    );
-    Ok(())
+    let report = policy::check(&text, Some(clock::now().wall));
+    print!("{}", show::report(&report));
+    let file = file.display();
+    match &report.policy {
+        Some(policy) if report.is_sound() => {
+            println!(
+                "{file} is sound: groups {}, resources {}, rules {}, tests {}",
+                policy.groups().count(),
+                policy.resources().count(),
+                policy.rules().len(),
+                report.tests.len()
+            );
+            Ok(())
+        }
+        _ => {
+            let is_error = |finding: &&Finding| finding.severity == Severity::Error;
+            Err(format!(
+                "{file} would be refused: errors {}, tests that fail {} of {}",
+                report.findings.iter().filter(is_error).count(),
+                report.failed().count(),
+                report.tests.len()
+            ))
+        }
+    }
 }
 
 fn print_or_json<T: serde::Serialize>(json: bool, value: &T, print: impl FnOnce(&T)) {

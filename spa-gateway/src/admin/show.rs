@@ -1,10 +1,11 @@
 //! Prints listings: columns for people, JSON for programs.
 
 use serde::Serialize;
+use spa_gateway_core::policy::Report;
 
 use crate::audit::printable;
 use crate::calendar::utc;
-use crate::control::protocol::{Device, Session, Status, User, UserKind};
+use crate::control::protocol::{Device, Lock, Session, Status, User, UserKind};
 
 /// Prints a value as JSON on one line.
 pub fn json(value: &impl Serialize) {
@@ -64,6 +65,34 @@ pub fn users(users: &[User]) {
         })
         .collect();
     table(&["USER", "KIND", "STATE", "DEVICES", "GROUPS"], &rows);
+}
+
+/// Writes what a look at a policy found, worst first; of a test that failed also why.
+pub fn report(report: &Report) -> String {
+    let mut text = String::new();
+    for finding in &report.findings {
+        text.push_str(&format!("{finding}\n"));
+    }
+    for test in &report.tests {
+        text.push_str(&format!("{test}\n"));
+        if !test.passed {
+            let why = test.trace.to_string();
+            // The first two lines are in the line above.
+            let lines = why.lines().skip(2);
+            lines.for_each(|line| text.push_str(&format!("    {line}\n")));
+        }
+    }
+    text
+}
+
+/// Prints locks.
+pub fn locks(locks: &[Lock]) {
+    let row = |lock: &Lock| {
+        let until = lock.until.map_or_else(|| "unlocked".to_owned(), utc);
+        vec![printable(&lock.target), until, printable(&lock.why)]
+    };
+    let rows: Vec<Vec<String>> = locks.iter().map(row).collect();
+    table(&["LOCKED", "UNTIL", "WHY"], &rows);
 }
 
 /// Prints devices.
@@ -215,6 +244,35 @@ pub fn print_lines(lines: &[(&str, String)]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_says_why_a_test_failed() {
+        let text = r#"version = 1
+[resource]
+wiki = { to = "10.0.5.10", ports = ["443/tcp"] }
+[[allow]]
+name = "ana-wiki"
+who = ["ana"]
+to = ["wiki"]
+[[test]]
+who = "bo"
+to = "wiki:443"
+expect = "allow"
+[[test]]
+who = "ana"
+to = "wiki:443"
+expect = "allow"
+"#;
+        let checked = spa_gateway_core::policy::check(text, None);
+        let shown = report(&checked);
+        assert!(!checked.is_sound());
+        assert!(
+            shown.contains("\u{2717} line 11: bo -> wiki:443/tcp"),
+            "{shown}"
+        );
+        assert!(shown.contains("    to be allowed:"), "{shown}");
+        assert!(shown.contains("\u{2713} line 15: ana"), "{shown}");
+    }
 
     #[test]
     fn columns_are_as_wide_as_they_need() {

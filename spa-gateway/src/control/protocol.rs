@@ -74,6 +74,23 @@ pub enum Request {
     },
     /// Ends sessions: [`Cut`].
     Cut(Selector),
+    /// Every lock: a list of [`Lock`].
+    Locks,
+    /// Locks somebody or something out, above all policy: [`Cut`] once it is on disk and every session it
+    /// names is gone.
+    Lock {
+        /// `user:NAME`, `device:USER/DEVICE`, `source:CIDR` or `all`.
+        target: String,
+        /// How long, seconds; until it is lifted if absent.
+        seconds: Option<u64>,
+        /// Why; may be empty.
+        why: String,
+    },
+    /// Lifts a lock.
+    Unlock {
+        /// As the lock names it.
+        target: String,
+    },
     /// Audit lines: [`AuditPage`].
     Audit {
         /// Those after this id; the newest if absent.
@@ -280,6 +297,17 @@ pub struct Cut {
     pub sessions: Vec<String>,
     /// From the request to the last confirmed effect, milliseconds.
     pub took_ms: f64,
+}
+
+/// A lock.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Lock {
+    /// Whom or what it names.
+    pub target: String,
+    /// When it ends by itself; absent is when it is lifted.
+    pub until: Option<u64>,
+    /// Why.
+    pub why: String,
 }
 
 /// New recovery codes. Shown once; the store has their hashes.

@@ -4,11 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use spa_gateway_core::EffectId;
+use spa_gateway_core::{Accepted, EffectId};
 use spa_proto::SessionId;
 use tokio::sync::oneshot;
 
 use crate::control::protocol::Cut;
+
+/// What holds if the record of something taken away fails.
+pub(super) const UNTIL_RESTART: &str =
+    "it holds until the gateway restarts; repeat it when the disk has room";
 
 /// Where an answer goes.
 pub(super) type Answer = oneshot::Sender<Result<Value, String>>;
@@ -29,9 +33,10 @@ struct Waiting {
     otherwise: &'static str,
 }
 
-/// Waits for sessions.
+/// Waits for sessions, and for the record of the lock that ended them.
 #[derive(Debug)]
 struct WaitingCut {
+    record: Option<EffectId>,
     answer: Answer,
     asked: Instant,
     all: Vec<SessionId>,
@@ -57,7 +62,29 @@ impl Pending {
 
     /// Answers once every session is confirmed gone.
     pub(super) fn on_ended(&mut self, sessions: Vec<SessionId>, answer: Answer, asked: Instant) {
+        self.wait_for(None, sessions, answer, asked);
+    }
+
+    /// Answers once a lock is on disk and every session it ended is confirmed gone.
+    pub(super) fn on_locked(
+        &mut self,
+        accepted: Accepted<Vec<SessionId>>,
+        answer: Answer,
+        asked: Instant,
+    ) {
+        let Accepted { value, record } = accepted;
+        self.wait_for(Some(record), value, answer, asked);
+    }
+
+    fn wait_for(
+        &mut self,
+        record: Option<EffectId>,
+        sessions: Vec<SessionId>,
+        answer: Answer,
+        asked: Instant,
+    ) {
         self.cuts.push(WaitingCut {
+            record,
             answer,
             asked,
             left: sessions.iter().copied().collect(),
@@ -67,15 +94,30 @@ impl Pending {
 
     /// Hears what became of a record.
     pub(super) fn recorded(&mut self, record: EffectId, outcome: Result<(), &str>) {
-        let Some(waiting) = self.records.remove(&record) else {
-            return;
-        };
-        let answer = match outcome {
-            Ok(()) => Ok(waiting.done),
-            Err(error) => Err(format!("{error}; {}", waiting.otherwise)),
-        };
-        // Whoever asked may be gone.
-        let _ = waiting.answer.send(answer);
+        if let Some(waiting) = self.records.remove(&record) {
+            let answer = match outcome {
+                Ok(()) => Ok(waiting.done),
+                Err(error) => Err(format!("{error}; {}", waiting.otherwise)),
+            };
+            // Whoever asked may be gone.
+            let _ = waiting.answer.send(answer);
+        }
+        let is_of = |cut: &&mut WaitingCut| cut.record == Some(record);
+        match outcome {
+            Ok(()) => {
+                self.cuts
+                    .iter_mut()
+                    .filter(is_of)
+                    .for_each(|cut| cut.record = None);
+                self.answer_the_done();
+            }
+            Err(error) => {
+                let failed = |cut: &mut WaitingCut| cut.record == Some(record);
+                for cut in self.cuts.extract_if(.., failed) {
+                    let _ = cut.answer.send(Err(format!("{error}; {UNTIL_RESTART}")));
+                }
+            }
+        }
     }
 
     /// Hears that a session is confirmed gone.
@@ -83,7 +125,12 @@ impl Pending {
         for cut in &mut self.cuts {
             cut.left.remove(&session);
         }
-        for cut in self.cuts.extract_if(.., |cut| cut.left.is_empty()) {
+        self.answer_the_done();
+    }
+
+    fn answer_the_done(&mut self) {
+        let is_done = |cut: &mut WaitingCut| cut.left.is_empty() && cut.record.is_none();
+        for cut in self.cuts.extract_if(.., is_done) {
             let took = cut.asked.elapsed();
             let done = Cut {
                 sessions: cut.all.iter().map(SessionId::to_string).collect(),

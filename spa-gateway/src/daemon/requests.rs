@@ -13,7 +13,8 @@ use spa_order::Opening;
 use spa_proto::{Invite, SessionId};
 use tracing::info;
 
-use super::pending::Answer;
+use super::exceptions::lock_target;
+use super::pending::{Answer, UNTIL_RESTART};
 use super::{Daemon, DaemonError};
 use crate::audit::AuditLine;
 use crate::clock;
@@ -26,8 +27,6 @@ use crate::store::{AuditQuery, Freshness};
 
 /// What holds if the record of something new fails.
 const NOTHING_CHANGED: &str = "nothing was changed";
-/// What holds if the record of something taken away fails.
-const UNTIL_RESTART: &str = "it holds until the gateway restarts; repeat it when the disk has room";
 
 /// What is asked was done, answered, or refused by one line.
 enum Outcome {
@@ -49,6 +48,15 @@ impl Daemon {
         let outcome = match request {
             Request::Status => Ok(Outcome::Now(json!(self.status()?))),
             Request::Cut(selector) => return self.cut(&selector, at, answer),
+            Request::Lock {
+                target,
+                seconds,
+                why,
+            } => {
+                info!(uid = by, %target, ?seconds, why, "an administrator asks for a lock");
+                self.lock(&target, seconds, why, at, answer);
+                return Ok(());
+            }
             other => {
                 if changes(&other) {
                     info!(uid = by, request = %json!(other), "an administrator asks");
@@ -157,9 +165,16 @@ impl Daemon {
                 denied,
                 limit,
             }),
+            Request::Locks => Ok(Outcome::Now(json!(self.locks()))),
+            Request::Unlock { target } => {
+                let accepted = self.gateway.unlock(&lock_target(&target)?);
+                given(accepted, format!("{target} is unlocked"))
+            }
             Request::Reload => self.reload_policy().map(|line| Outcome::Now(json!(line))),
             Request::AcceptStore => self.accept_store(),
-            Request::Status | Request::Cut(_) => unreachable!("answered above"),
+            Request::Status | Request::Cut(_) | Request::Lock { .. } => {
+                unreachable!("answered above")
+            }
         }
     }
 
@@ -366,6 +381,7 @@ const fn changes(request: &Request) -> bool {
         | Request::Users
         | Request::Devices
         | Request::Sessions
+        | Request::Locks
         | Request::Audit { .. } => false,
         Request::AddUser { .. }
         | Request::RemoveUser { .. }
@@ -379,6 +395,8 @@ const fn changes(request: &Request) -> bool {
         | Request::ResetPhone { .. }
         | Request::RecoveryCodes { .. }
         | Request::Cut(_)
+        | Request::Lock { .. }
+        | Request::Unlock { .. }
         | Request::Reload
         | Request::AcceptStore => true,
     }

@@ -4,16 +4,16 @@ use std::time::Instant;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use serde_json::Value;
-use spa_gateway_core::Settings;
+use spa_gateway_core::{Accepted, LockTarget, Settings};
 use spa_order::{Answer, ORDER_LEN, Order};
-use spa_proto::{KnockSecret, WallTime};
+use spa_proto::{KnockSecret, SessionId, WallTime};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use super::*;
 use crate::config::Paths;
 use crate::control::Asked;
-use crate::control::protocol::{Request, Selector, Status, User, UserKind};
+use crate::control::protocol::{Cut, Lock, Request, Selector, Status, User, UserKind};
 use crate::store::Founding;
 
 /// A daemon with a store of its own and an enforcer that agrees to everything.
@@ -314,4 +314,92 @@ fn an_audit_line_is_there_when_it_is_asked_for() {
         serde_json::from_value(page.expect("read")).expect("a page");
     assert_eq!(page.lines.len(), 1);
     assert_eq!(page.lines[0].line.kind, "person-added");
+}
+
+#[test]
+fn a_lock_is_on_disk_when_it_is_answered_and_is_lifted_by_its_name() {
+    let mut town = Town::new();
+    town.add("ana").expect("added");
+    let lock = |target: &str, why: &str| Request::Lock {
+        target: target.to_owned(),
+        seconds: None,
+        why: why.to_owned(),
+    };
+    let cut: Cut =
+        serde_json::from_value(town.ask(lock("user:ana", "lost")).expect("locked")).expect("a cut");
+    assert!(cut.sessions.is_empty());
+    town.ask(lock("source:203.0.113.0/24", "")).expect("locked");
+    for (target, why, line) in [
+        ("user:bo", "", "no user `bo`"),
+        ("ana", "", "user:NAME"),
+        ("device:ana/laptop", "", "no device"),
+        ("all", &*"x".repeat(201), "200 characters"),
+    ] {
+        let refused = town.ask(lock(target, why)).expect_err(target);
+        assert!(
+            refused.contains(line) && !refused.contains('\n'),
+            "{refused}"
+        );
+    }
+    let mut town = town.restart();
+    let locks: Vec<Lock> =
+        serde_json::from_value(town.ask(Request::Locks).expect("listed")).expect("locks");
+    let targets: Vec<&str> = locks.iter().map(|lock| lock.target.as_str()).collect();
+    assert_eq!(targets, ["user:ana", "source:203.0.113.0/24"]);
+    assert_eq!(locks[0].why, "lost");
+    let unlock = Request::Unlock {
+        target: "user:ana".to_owned(),
+    };
+    assert_eq!(
+        town.ask(unlock.clone()),
+        Ok(Value::from("user:ana is unlocked"))
+    );
+    assert!(town.ask(unlock).expect_err("refused").contains("lock list"));
+    let left = town.restart().ask(Request::Locks).expect("listed");
+    assert_eq!(left.as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_lock_is_answered_when_its_record_and_its_sessions_are_done() {
+    let mut town = Town::new();
+    let session = SessionId::from_bytes([1; 8]);
+    let mut locked = |pending: &mut Pending| {
+        let lock = town
+            .daemon
+            .gateway
+            .lock(LockTarget::All, None, String::new(), clock::now())
+            .expect("locked");
+        let (sender, receiver) = oneshot::channel();
+        let record = lock.record;
+        let value = vec![session];
+        pending.on_locked(Accepted { value, record }, sender, Instant::now());
+        (record, receiver)
+    };
+    let mut pending = Pending::default();
+    let (one, mut first) = locked(&mut pending);
+    let (two, mut second) = locked(&mut pending);
+    pending.ended(session);
+    assert!(first.try_recv().is_err());
+    pending.recorded(one, Ok(()));
+    assert!(first.try_recv().expect("answered").is_ok());
+    assert!(second.try_recv().is_err());
+    pending.recorded(two, Err("the disk is full"));
+    let refused = second.try_recv().expect("answered").expect_err("refused");
+    assert!(refused.contains("until the gateway restarts"), "{refused}");
+}
+
+#[test]
+fn a_lock_that_is_not_on_disk_says_so() {
+    let mut town = Town::new();
+    town.daemon.store.fill_the_disk();
+    let refused = (0..400).find_map(|at| {
+        let lock = Request::Lock {
+            target: format!("source:10.0.{}.0/24", at % 256),
+            seconds: Some(60),
+            why: "x".repeat(200),
+        };
+        town.ask(lock).err()
+    });
+    let line = refused.expect("the disk is full");
+    assert!(line.contains("until the gateway restarts"), "{line}");
 }

@@ -159,6 +159,43 @@ pub(super) fn apply(db: &Connection, seal: &Seal, change: &Change) -> Result<(),
             )?;
             insert_recovery(db, person, hashes)
         }
+        Change::Locked(row) => run(
+            db,
+            "INSERT OR REPLACE INTO lock (target, until, why) VALUES (?1, ?2, ?3)",
+            params![row.target.to_string(), row.until.map(time), row.why],
+        ),
+        Change::Unlocked { target } => run(
+            db,
+            "DELETE FROM lock WHERE target = ?1",
+            params![target.to_string()],
+        ),
+        Change::Granted(row) => run(
+            db,
+            "INSERT OR REPLACE INTO jit_grant (id, person, resource, until, why) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![
+                row.id,
+                row.person.as_str(),
+                row.resource.as_str(),
+                time(row.until),
+                row.why
+            ],
+        ),
+        Change::Approved(row) => run(
+            db,
+            "INSERT OR REPLACE INTO approval (id, person, resource, rule, by, until) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                row.id,
+                row.person.as_str(),
+                row.resource.as_str(),
+                row.rule.as_str(),
+                row.by.as_str(),
+                time(row.until)
+            ],
+        ),
+        Change::ExceptionEnded { id } => {
+            run(db, "DELETE FROM jit_grant WHERE id = ?1", params![id])?;
+            run(db, "DELETE FROM approval WHERE id = ?1", params![id])
+        }
         Change::KnockKeyMade(row) => insert_knock_key(db, seal, row),
         Change::KnockKeyErased { kid } => {
             run(db, "DELETE FROM knock_key WHERE kid = ?1", params![kid])

@@ -5,8 +5,8 @@
 
 use rusqlite::{Connection, Row};
 use spa_gateway_core::{
-    CredentialRow, KeyKind, KeyRow, KnockKeyRow, Name, PersonKind, PersonRow, RestingRow,
-    SessionRow, Snapshot, Standing, TotpRow,
+    ApprovalRow, CredentialRow, GrantRow, KeyKind, KeyRow, KnockKeyRow, LockRow, LockTarget, Name,
+    PersonKind, PersonRow, RestingRow, SessionRow, Snapshot, Standing, TotpRow,
 };
 use spa_proto::{
     CredentialId, CredentialKey, KnockSecret, ProofPublic, SessionId, SessionKey, TotpSecret,
@@ -28,6 +28,9 @@ pub(super) fn load(db: &Connection, seal: &Seal) -> Result<Snapshot, StoreError>
         credentials: credentials(db, seal)?,
         sessions: sessions(db, seal)?,
         resting: resting(db)?,
+        locks: locks(db)?,
+        grants: grants(db)?,
+        approvals: approvals(db)?,
         floor: WallTime::from_millis(super::meta::<u64>(db, FLOOR)?.unwrap_or(0)),
     })
 }
@@ -177,6 +180,45 @@ fn resting(db: &Connection) -> Result<Vec<RestingRow>, StoreError> {
             })
         },
     )
+}
+
+fn locks(db: &Connection) -> Result<Vec<LockRow>, StoreError> {
+    let table = Table(db, "lock");
+    table.rows("SELECT * FROM lock ORDER BY target", &[], |row| {
+        let target: String = table.field(row, "target")?;
+        Ok(LockRow {
+            target: LockTarget::parse(&target).ok_or(table.broken("target"))?,
+            until: table.maybe_time(row, "until")?,
+            why: table.field(row, "why")?,
+        })
+    })
+}
+
+fn grants(db: &Connection) -> Result<Vec<GrantRow>, StoreError> {
+    let table = Table(db, "jit_grant");
+    table.rows("SELECT * FROM jit_grant ORDER BY id", &[], |row| {
+        Ok(GrantRow {
+            id: table.field(row, "id")?,
+            person: table.name(row, "person")?,
+            resource: table.name(row, "resource")?,
+            until: table.time(row, "until")?,
+            why: table.field(row, "why")?,
+        })
+    })
+}
+
+fn approvals(db: &Connection) -> Result<Vec<ApprovalRow>, StoreError> {
+    let table = Table(db, "approval");
+    table.rows("SELECT * FROM approval ORDER BY id", &[], |row| {
+        Ok(ApprovalRow {
+            id: table.field(row, "id")?,
+            person: table.name(row, "person")?,
+            resource: table.name(row, "resource")?,
+            rule: table.name(row, "rule")?,
+            by: table.name(row, "by")?,
+            until: table.time(row, "until")?,
+        })
+    })
 }
 
 /// A table that is being read, for errors that name it.

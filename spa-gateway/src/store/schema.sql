@@ -70,6 +70,30 @@ CREATE TABLE resting (
     until   INTEGER NOT NULL
 ) STRICT;
 
+CREATE TABLE lock (
+    target TEXT PRIMARY KEY, -- as `spa-admin lock` takes it
+    until  INTEGER,
+    why    TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Just-in-time grants and approvals share one row of numbers.
+CREATE TABLE jit_grant (
+    id       INTEGER PRIMARY KEY,
+    person   TEXT NOT NULL,
+    resource TEXT NOT NULL,
+    until    INTEGER NOT NULL,
+    why      TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE approval (
+    id       INTEGER PRIMARY KEY,
+    person   TEXT NOT NULL,
+    resource TEXT NOT NULL,
+    rule     TEXT NOT NULL,
+    by       TEXT NOT NULL,
+    until    INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE audit (
     id     INTEGER PRIMARY KEY AUTOINCREMENT,
     user   TEXT,

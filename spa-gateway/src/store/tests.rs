@@ -555,6 +555,7 @@ fn line(user: &str, kind: &str) -> AuditLine {
         resources: vec![],
         not_after: None,
         reason: None,
+        note: None,
         took_ms: None,
     }
 }

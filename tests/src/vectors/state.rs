@@ -80,6 +80,9 @@ pub fn policy(state: &Case<'_>) -> Checked<Policy> {
 pub fn snapshot(state: &Case<'_>, now: WallTime) -> Checked<Snapshot> {
     let credentials = state.cases("credentials")?;
     Ok(Snapshot {
+        locks: Vec::new(),
+        grants: Vec::new(),
+        approvals: Vec::new(),
         knock_keys: knock_keys(&state.object("knock_keys")?)?,
         persons: persons(&state.object("persons")?, &credentials)?,
         sessions: sessions(&credentials, now)?,

@@ -46,7 +46,7 @@ impl Gateway {
                 .get(&session.credential)
                 .is_some_and(|credential| credential.person == *name),
             Selector::Device(_) => Some(session.credential) == device,
-            Selector::Resource(name) => session.terms.resources.contains(name),
+            Selector::Resource(name) => session.terms.resources.contains_key(name),
         };
         let live = self
             .sessions

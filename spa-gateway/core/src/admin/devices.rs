@@ -57,7 +57,7 @@ pub struct InviteOffer {
 }
 
 /// Names a device as `USER/LABEL`, or by the beginning of its id in place of the label.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct DeviceRef {
     /// Whose.
     pub person: Name,

@@ -192,7 +192,7 @@ impl Gateway {
                 person: credential.map(|credential| credential.person.clone()),
                 device: credential.map(|credential| credential.label.clone()),
                 state: SessionState::of(session),
-                resources: session.terms.resources.clone(),
+                resources: session.terms.resources.keys().cloned().collect(),
                 source: session.source,
                 endpoint: session.seen.endpoint,
                 tunnel4: session.terms.addresses.v4,

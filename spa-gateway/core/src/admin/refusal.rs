@@ -33,6 +33,18 @@ pub enum AdminRefusal {
     BadValidity,
     /// The selector names nothing that is live.
     NoSession,
+    /// A lock, a grant or an approval must last for some time, and not for ever.
+    BadLength,
+    /// There is no such lock.
+    NoLock(String),
+    /// The policy knows no such resource.
+    NoResource(Name),
+    /// No grant or approval has this number.
+    NoException(u32),
+    /// No request with this number waits.
+    NoRequest(u32),
+    /// The rule does not let this person approve for that one.
+    MayNotApprove(Name),
 }
 
 impl fmt::Display for AdminRefusal {
@@ -70,6 +82,29 @@ impl fmt::Display for AdminRefusal {
             }
             Self::Full { what, most } => write!(f, "no more than {most} {what}; remove some first"),
             Self::BadValidity => f.write_str("an invite is valid from one minute to thirty days"),
+            Self::BadLength => f.write_str("it lasts from ten seconds to thirty days"),
+            Self::NoLock(target) => {
+                write!(
+                    f,
+                    "there is no lock on {target}; `spa-admin lock list` shows all"
+                )
+            }
+            Self::NoResource(name) => write!(
+                f,
+                "the policy has no resource `{name}`; `spa-admin resource list` shows all"
+            ),
+            Self::NoException(id) => write!(
+                f,
+                "there is no grant or approval {id}; `spa-admin grant list` shows all"
+            ),
+            Self::NoRequest(id) => write!(
+                f,
+                "no request {id} waits for an approval; `spa-admin approve list` shows all"
+            ),
+            Self::MayNotApprove(name) => write!(
+                f,
+                "`{name}` is not in `approve` of that rule, or is the one who asks; somebody else has to"
+            ),
             Self::NoSession => {
                 f.write_str("no live session matches; `spa-admin session list` shows the live ones")
             }

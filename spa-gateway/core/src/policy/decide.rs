@@ -5,12 +5,15 @@
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::cell::Cell;
+use core::net::IpAddr;
 use core::time::Duration;
 
 use spa_proto::WallTime;
 
 use super::decision::{Allow, Authority, Decision, Deny, EndsBy, Limits, Reason};
 use super::held::{Clause, Held};
+use super::posture::Standing;
 use super::request::{Grant, Request};
 use super::risk::{RiskHeld, Weighing};
 use super::rule::{DEFAULT_PRIORITY, Effect, Factors, Rule, Who};
@@ -22,6 +25,8 @@ use super::{Mode, Policy, Resource};
 pub(super) trait Watcher {
     /// Whether it wants to hear of rules that cannot matter any more.
     const HEARS_ALL: bool;
+    /// Whether it wants clauses at all.
+    const LISTENS: bool = true;
     /// A clause of the rule that is being evaluated.
     fn clause(&mut self, held: Held, words: &dyn Fn() -> Clause);
     /// A rule is done with.
@@ -48,6 +53,7 @@ struct Deaf;
 
 impl Watcher for Deaf {
     const HEARS_ALL: bool = false;
+    const LISTENS: bool = false;
     fn clause(&mut self, _: Held, _: &dyn Fn() -> Clause) {}
     fn rule(&mut self, _: &Rule, _: RuleState) {}
     fn grant(&mut self, _: Grant, _: RuleState) {}
@@ -97,6 +103,8 @@ impl Policy {
             resource,
             face: request.at.map(|at| self.zone.face(at)),
             risk: self.weighing(request, resource).total(),
+            source: request.source.map(|source| source.to_canonical()),
+            standings: alloc::vec![Cell::new(None); self.postures.len()],
         };
         match evaluation.decide(watcher) {
             Decision::Deny(deny) if evaluation.learns(&deny) => {
@@ -126,6 +134,10 @@ pub(super) struct Evaluation<'a> {
     pub(super) face: Option<Face>,
     /// The sum of the risk.
     pub(super) risk: Option<u16>,
+    /// Where the knock came from, in IPv4 clothes where it can be.
+    source: Option<IpAddr>,
+    /// What each posture requirement came to, once a rule asked for it.
+    standings: Vec<Cell<Option<Standing>>>,
 }
 
 /// What the conditions of one rule came to.
@@ -292,11 +304,13 @@ impl<'a> Evaluation<'a> {
             found.ends.sooner(until, EndsBy::Until);
         }
         if !conditions.from.is_empty() {
-            let held = known(
-                self.request
-                    .source
-                    .map(|source| conditions.from.iter().any(|from| from.holds(source))),
-            );
+            let inside = |source| {
+                conditions
+                    .from
+                    .iter()
+                    .any(|from| from.holds_canonical(source))
+            };
+            let held = known(self.source.map(inside));
             watcher.clause(held, &|| words::from(&conditions.from, held, self));
             found.add(held, Reason::Source);
         }
@@ -343,17 +357,30 @@ impl<'a> Evaluation<'a> {
 
     fn posture<W: Watcher>(&self, wanted: &[usize], found: &mut Conditioned, watcher: &mut W) {
         let mut held = Held::Yes;
-        for requirement in wanted.iter().filter_map(|at| self.policy.postures.get(*at)) {
-            let standing =
-                requirement.decide(self.request.facts, self.request.at, |held, words| {
-                    watcher.clause(held, words);
-                });
+        for at in wanted {
+            let Some(standing) = self.standing(*at, watcher) else {
+                continue;
+            };
             held = held.and(standing.held);
             if let Some(until) = standing.until {
                 found.ends.sooner(until, EndsBy::Posture);
             }
         }
         found.add(held, Reason::Posture);
+    }
+
+    /// Gives what a requirement came to. It is asked anew for a watcher, who wants its words.
+    fn standing<W: Watcher>(&self, at: usize, watcher: &mut W) -> Option<Standing> {
+        let kept = self.standings.get(at)?;
+        if let (Some(standing), false) = (kept.get(), W::LISTENS) {
+            return Some(standing);
+        }
+        let requirement = self.policy.postures.get(at)?;
+        let standing = requirement.decide(self.request.facts, self.request.at, |held, words| {
+            watcher.clause(held, words);
+        });
+        kept.set(Some(standing));
+        Some(standing)
     }
 
     /// Gives until when somebody else, who may, agreed to this rule for this request.

@@ -1,10 +1,13 @@
 //! Which flows a set of resources needs. Invariant: the flows of one session never overlap, since
 //! the kernel's interval sets refuse elements that do.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use spa_order::{Flow, FlowTarget, Protocol};
+use spa_proto::WallTime;
 
 use super::read::first_of;
 use super::{Mode, Policy, PortRange, Resource, Target};
@@ -32,16 +35,25 @@ impl Tunnel {
     }
 }
 
-/// Gives the flows of a session: those of its resources and the control channel.
+/// Gives the flows of a session, each with its end: those of its resources, which end with these, and the
+/// control channel, which ends with the session.
+///
+/// Where two resources share ground, the wider one's end counts for it; when that has come, the flows of
+/// what is left are computed anew.
 pub(crate) fn flows_of(
     policy: &Policy,
-    resources: &[Name],
+    resources: &BTreeMap<Name, WallTime>,
     tunnel: Tunnel,
     control_port: u16,
-) -> Vec<Flow> {
-    let mut wanted = control_flows(tunnel, control_port);
-    for resource in resources.iter().filter_map(|name| policy.resource(name)) {
-        wanted.extend(resource_flows(resource, tunnel));
+    not_after: WallTime,
+) -> BTreeMap<Flow, WallTime> {
+    let control = control_flows(tunnel, control_port).into_iter();
+    let mut wanted: Vec<(Flow, WallTime)> = control.map(|flow| (flow, not_after)).collect();
+    for (name, until) in resources {
+        if let Some(resource) = policy.resource(name) {
+            let flows = resource_flows(resource, tunnel).into_iter();
+            wanted.extend(flows.map(|flow| (flow, *until)));
+        }
     }
     disjoint(wanted)
 }
@@ -92,20 +104,23 @@ const fn host_prefix(address: IpAddr) -> u8 {
 
 /// Covers the same ground without overlap. Prefixes either nest or are apart, so going from the
 /// widest to the narrowest, only ports must be cut.
-fn disjoint(mut wanted: Vec<Flow>) -> Vec<Flow> {
-    wanted.sort_by_key(|flow| (flow.prefix, *flow));
-    let mut flows: Vec<Flow> = Vec::new();
-    for flow in wanted {
+fn disjoint(mut wanted: Vec<(Flow, WallTime)>) -> BTreeMap<Flow, WallTime> {
+    wanted.sort_by_key(|(flow, until)| (flow.prefix, *flow, Reverse(*until)));
+    let mut flows: BTreeMap<Flow, WallTime> = BTreeMap::new();
+    for (flow, until) in wanted {
         let mut uncovered = alloc::vec![flow.ports];
-        for other in flows.iter().filter(|other| covers(other, &flow)) {
+        for other in flows.keys().filter(|other| covers(other, &flow)) {
             uncovered = uncovered
                 .into_iter()
                 .flat_map(|ports| cut(ports, other.ports))
                 .collect();
         }
-        flows.extend(uncovered.into_iter().map(|ports| Flow { ports, ..flow }));
+        flows.extend(
+            uncovered
+                .into_iter()
+                .map(|ports| (Flow { ports, ..flow }, until)),
+        );
     }
-    flows.sort();
     flows
 }
 
@@ -139,12 +154,13 @@ mod tests {
 
     fn flows(text: &str, names: &[&str]) -> Vec<(FlowTarget, IpAddr, u8, (u16, u16))> {
         let policy = Policy::parse(text).expect("a valid policy");
-        let names: Vec<Name> = names
+        let end = WallTime::from_millis(1);
+        let names: BTreeMap<Name, WallTime> = names
             .iter()
-            .map(|name| Name::parse(name).expect("a name"))
+            .map(|name| (Name::parse(name).expect("a name"), end))
             .collect();
-        flows_of(&policy, &names, TUNNEL, 8700)
-            .into_iter()
+        flows_of(&policy, &names, TUNNEL, 8700, end)
+            .into_keys()
             .map(|flow| (flow.to, flow.destination, flow.prefix, flow.ports))
             .collect()
     }

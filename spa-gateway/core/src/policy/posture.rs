@@ -80,6 +80,7 @@ pub enum Comparison {
 }
 
 /// What a requirement came to, and until when it stays so if no fact is renewed.
+#[derive(Clone, Copy)]
 pub(super) struct Standing {
     pub(super) held: Held,
     pub(super) until: Option<WallTime>,

@@ -93,10 +93,28 @@ pub struct Network {
 }
 
 impl Network {
+    /// Reads an address or a prefix without host bits, as a policy writes it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        super::read::network(text).ok()
+    }
+
+    /// Gives the network around an address.
+    pub(crate) fn around(address: IpAddr, prefix: u8) -> Self {
+        Self {
+            address: first_of(address, prefix),
+            prefix,
+        }
+    }
+
     /// Says whether an address lies in it. An IPv4 address may come as `::ffff:a.b.c.d`.
     #[must_use]
     pub fn holds(self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
+        self.holds_canonical(address.to_canonical())
+    }
+
+    /// Says whether an address that is in IPv4 clothes where it can be lies in it.
+    pub(super) fn holds_canonical(self, address: IpAddr) -> bool {
         address.is_ipv4() == self.address.is_ipv4()
             && first_of(address, self.prefix) == self.address
     }

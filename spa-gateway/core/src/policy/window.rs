@@ -78,7 +78,9 @@ impl Windows {
         while let Some(left) = self.left(&face) {
             let end = face.now.saturating_add(left).min(face.change);
             open_until = Some(end.min(horizon));
-            if end >= horizon {
+            // Spans are apart: only at the end of the week, or where the clock changes, can one go on.
+            let in_week = of_week(&face).saturating_add(left);
+            if end >= horizon || (end < face.change && in_week < i64::from(WEEK)) {
                 break;
             }
             face = if end < face.change {

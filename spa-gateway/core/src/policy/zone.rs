@@ -66,6 +66,16 @@ impl Zone {
         &self.name
     }
 
+    /// Gives the hour the clock shows, 0 to 23.
+    pub(crate) fn hour(&self, at: WallTime) -> usize {
+        let face = self.face(at);
+        let of_day = face
+            .now
+            .saturating_add(face.offset)
+            .rem_euclid(24 * 60 * 60);
+        usize::try_from(of_day / (60 * 60)).unwrap_or(0)
+    }
+
     /// Reads the clock at an instant.
     pub(super) fn face(&self, at: WallTime) -> Face {
         self.face_at(seconds(at))

@@ -8,5 +8,6 @@ mod effects;
 mod ending;
 mod kernel;
 mod people;
+mod policy;
 mod restart;
 mod rig;

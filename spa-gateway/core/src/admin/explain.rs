@@ -1,0 +1,138 @@
+//! What would be decided, and why; and what a new policy would cut. Both ask, and change nothing.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use spa_proto::{SessionId, WallTime};
+
+use super::{AdminRefusal, DeviceRef};
+use crate::circumstances::Circumstances;
+use crate::gateway::Gateway;
+use crate::name::Name;
+use crate::policy::{Policy, Question, Request, RiskInput, Trace};
+use crate::time::Now;
+
+/// What a live session would lose.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cut {
+    /// Which.
+    pub session: SessionId,
+    /// Whose.
+    pub person: Name,
+    /// What it would lose.
+    pub lost: Vec<Name>,
+    /// Whether nothing would be left of it.
+    pub ends: bool,
+    /// What would end earlier, and when.
+    pub shortened: BTreeMap<Name, WallTime>,
+}
+
+impl Gateway {
+    /// Says what would be decided if this person knocked, on this device where one is named: with its last
+    /// posture, its habits, locks, grants and approvals, unless the question says otherwise.
+    ///
+    /// # Errors
+    /// If the person or device does not exist.
+    pub fn explain(
+        &self,
+        question: &Question,
+        device: Option<&DeviceRef>,
+        now: Now,
+    ) -> Result<Trace, AdminRefusal> {
+        if !self.persons.contains_key(&question.person) {
+            return Err(AdminRefusal::NoPerson(question.person.clone()));
+        }
+        let at = Now {
+            wall: question.at.unwrap_or(now.wall),
+            ..now
+        };
+        let question = &Question {
+            at: Some(at.wall),
+            ..question.clone()
+        };
+        let known = match device {
+            Some(device) => Some(self.find_device(device)?),
+            None => None,
+        };
+        // Where it does not say from where, the place of the live session is the likely one.
+        let source = question.from.or_else(|| {
+            let session = self.credentials.get(&known?)?.session?;
+            Some(self.sessions.of(session)?.source.ip())
+        });
+        let on = known.zip(source).and_then(|(id, source)| {
+            self.circumstances(id, source, self.signals(id, source, at), at)
+        });
+        let facts = question.facts();
+        Ok(match on {
+            Some(on) => on.ask(&question.resource, |request| {
+                self.policy
+                    .explain(&overlay(request, question, facts.as_ref()))
+            }),
+            None => self.explain_without_device(question),
+        })
+    }
+
+    /// Says what each live session would lose if this policy were in force.
+    #[must_use]
+    pub fn would_cut(&self, policy: &Policy, now: Now) -> Vec<Cut> {
+        let live = self.live_sessions().into_iter();
+        live.filter_map(|id| self.cut_of(id, policy, now)).collect()
+    }
+
+    fn cut_of(&self, id: SessionId, policy: &Policy, now: Now) -> Option<Cut> {
+        let session = self.sessions.of(id)?;
+        let on = Circumstances {
+            policy,
+            ..self.circumstances_of(id, now)?
+        };
+        let mut cut = Cut {
+            session: id,
+            person: on.person.clone(),
+            lost: Vec::new(),
+            ends: false,
+            shortened: BTreeMap::new(),
+        };
+        for (name, until) in &session.terms.resources {
+            match on.decide(name).allowed() {
+                None => cut.lost.push(name.clone()),
+                Some(allow) if allow.not_after < *until => {
+                    cut.shortened.insert(name.clone(), allow.not_after);
+                }
+                Some(_) => {}
+            }
+        }
+        cut.ends = !cut.lost.is_empty() && cut.lost.len() == session.terms.resources.len();
+        (!cut.lost.is_empty() || !cut.shortened.is_empty()).then_some(cut)
+    }
+
+    fn explain_without_device(&self, question: &Question) -> Trace {
+        let facts = question.facts();
+        let approvals = self
+            .exceptions
+            .approved(&question.person, &question.resource);
+        let base = Request {
+            approvals: &approvals,
+            grant: self.exceptions.grant(&question.person, &question.resource),
+            ..Request::new(&question.person, &question.resource)
+        };
+        self.policy
+            .explain(&overlay(&base, question, facts.as_ref()))
+    }
+}
+
+/// What the question says counts; the rest is what is known.
+fn overlay<'a>(
+    known: &Request<'a>,
+    question: &'a Question,
+    facts: Option<&'a crate::policy::Facts>,
+) -> Request<'a> {
+    Request {
+        port: question.port,
+        at: question.at,
+        source: question.from.or(known.source),
+        factors: question.factors.unwrap_or(known.factors),
+        facts: facts.or(known.facts),
+        risk: question.risk.map_or(known.risk, RiskInput::Fixed),
+        ..*known
+    }
+}

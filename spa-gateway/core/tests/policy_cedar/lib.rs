@@ -1,0 +1,1 @@
+//! Holds the oracle tests in `tests/`; there is nothing to build here.
