@@ -66,6 +66,16 @@ pub enum FileError {
         /// The bound.
         limit: u64,
     },
+    /// A secret of another length.
+    #[error("{} has {found} bytes in place of {wanted} and is damaged; restore it from its backup", file.display())]
+    Length {
+        /// The file.
+        file: PathBuf,
+        /// Its length.
+        found: u64,
+        /// What it must be.
+        wanted: usize,
+    },
     /// Not UTF-8.
     #[error("{} is not UTF-8 text; save it as UTF-8", .0.display())]
     NotText(PathBuf),
@@ -125,14 +135,21 @@ pub fn read_text(file: &Path, wanted: Wanted, limit: u64) -> Result<String, File
 pub fn read_secret<const N: usize>(file: &Path) -> Result<Zeroizing<[u8; N]>, FileError> {
     let mut secret = Zeroizing::new([0; N]);
     let mut opened = open(file, Wanted::Secret)?;
-    let whole = opened
-        .read_exact(&mut *secret)
-        .and_then(|()| opened.read(&mut [0]))
-        .map_err(|source| refused("read", file, source))?;
-    if whole != 0 {
-        let source = io::Error::new(io::ErrorKind::InvalidData, format!("longer than {N} bytes"));
-        return Err(refused("read", file, source));
+    let found = opened
+        .metadata()
+        .map_err(|source| refused("look at", file, source))?
+        .len();
+    if u64::try_from(N) != Ok(found) {
+        let file = file.to_owned();
+        return Err(FileError::Length {
+            file,
+            found,
+            wanted: N,
+        });
     }
+    opened
+        .read_exact(&mut *secret)
+        .map_err(|source| refused("read", file, source))?;
     Ok(secret)
 }
 
@@ -202,7 +219,7 @@ fn sync_directory(file: &Path) -> io::Result<()> {
 fn refused(action: &'static str, file: &Path, source: io::Error) -> FileError {
     let file = file.to_owned();
     if source.kind() == io::ErrorKind::NotFound {
-        let remedy = "run `spa-admin init` or name another with --config";
+        let remedy = "run `spa-admin init` on a new gateway, restore it from its backup on an old one, or name another with --config";
         return FileError::Missing { file, remedy };
     }
     FileError::Io {
@@ -259,7 +276,7 @@ mod tests {
         let refusal = read_text(Path::new("/nowhere/gateway.toml"), Wanted::Secret, 9);
         assert_eq!(
             refusal.expect_err("missing").to_string(),
-            "/nowhere/gateway.toml does not exist; run `spa-admin init` or name another with --config"
+            "/nowhere/gateway.toml does not exist; run `spa-admin init` on a new gateway, restore it from its backup on an old one, or name another with --config"
         );
     }
 

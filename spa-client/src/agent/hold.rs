@@ -84,7 +84,7 @@ pub fn hold(places: &Places) -> Result<(), AgentError> {
         raised,
         parent: Some(input),
         stays: false,
-        shaken: false,
+        shaken: None,
     };
     let end = holder.run(&listener, &signals);
     holder.finish(end)
@@ -130,7 +130,8 @@ struct Holder<'a> {
     /// `knock`'s end of the pipe, while its end would be ours.
     parent: Option<File>,
     stays: bool,
-    shaken: bool,
+    /// When, by the clock of the boot, the last handshake was. WireGuard itself forgets it with the key it made.
+    shaken: Option<Duration>,
 }
 
 /// Why the holding is over.
@@ -149,7 +150,11 @@ impl Holder<'_> {
             if left.is_zero() {
                 return End::Over(Ended::Expired);
             }
-            let look = if self.shaken { LOOK } else { HANDSHAKE_LOOK };
+            let look = if self.shaken.is_some() {
+                LOOK
+            } else {
+                HANDSHAKE_LOOK
+            };
             let ready = match self.wait(listener, signals, look.min(left)) {
                 Ok(ready) => ready,
                 Err(error) => return End::Over(Ended::Lost(error.to_string())),
@@ -233,8 +238,12 @@ impl Holder<'_> {
     fn look(&mut self) -> Result<(), End> {
         match self.raised.state() {
             Ok(state) => {
-                if !self.shaken && state.handshake_age.is_some() {
-                    self.shaken = true;
+                if let Some(age) = state.handshake_age
+                    && self
+                        .shaken
+                        .replace(clock::boot().saturating_sub(age))
+                        .is_none()
+                {
                     say("handshake");
                 }
                 Ok(())
@@ -278,7 +287,9 @@ impl Holder<'_> {
                 .map(|(address, prefix)| format!("{address}/{prefix}"))
                 .collect(),
             left: self.session.deadline.saturating_sub(clock::boot()),
-            handshake_age: state.and_then(|state| state.handshake_age),
+            handshake_age: state
+                .and_then(|state| state.handshake_age)
+                .or_else(|| self.shaken.map(|at| clock::boot().saturating_sub(at))),
             received: state.map_or(0, |state| state.rx),
             sent: state.map_or(0, |state| state.tx),
         };

@@ -55,17 +55,40 @@ pub fn enroll(places: &Places, asked: &Enroll) -> Result<(), Failure> {
     let mut caller = Caller::new(entry, profile)?;
     let mut progress = Progress::new();
 
-    let offer = match redeem(&mut caller, &invite.key, &proof, &mut progress)? {
-        Redeemed::Now(offer) => offer,
-        Redeemed::Before => None,
-    };
+    let redeemed = redeem(&mut caller, &invite.key, &proof, &mut progress)?;
     // From here on the invite is worth nothing; its key goes.
     drop(invite);
     progress.clear();
-    let uri = offer.map(|offer| totp::uri(&offer, &caller.profile.host));
-    show_phone(uri.as_ref(), asked)?;
+    let uri = match redeemed {
+        Redeemed::Now(offer) => {
+            let uri = offer.map(|offer| totp::uri(&offer, &caller.profile.host));
+            show_phone(uri.as_ref(), asked)?;
+            uri
+        }
+        Redeemed::Before => {
+            if !asked.machine {
+                eprintln!(
+                    "The phone's secret was shown when this enrolment began. If the phone did not take it, ask the administrator for a new invite."
+                );
+            }
+            None
+        }
+    };
     activate(&mut caller, &proof, uri.as_ref(), asked, &mut progress)?;
     finish(&caller, &proof);
+    forget_unfinished(&store, &caller)
+}
+
+/// Removes what earlier enrolments at the same gateway left that never came to an end: this one is what they were for.
+fn forget_unfinished(store: &Store, caller: &Caller) -> Result<(), Failure> {
+    for old in store.entries()? {
+        let before = old.profile()?;
+        if before.base_key == caller.profile.base_key
+            && !matches!(before.stage, Stage::Active { .. })
+        {
+            old.remove()?;
+        }
+    }
     Ok(())
 }
 

@@ -112,6 +112,16 @@ pub fn knock(places: &Places, asked: &Knock) -> Result<(), Failure> {
     for (name, verdict) in verdicts(&reply.payload.outcome, &wish) {
         eprintln!("{name}: {}", say::verdict(verdict));
     }
+    if let (true, Outcome::Session(session)) = (wish.all(), &reply.payload.outcome) {
+        let routes = session
+            .routes
+            .iter()
+            .map(|route| format!("{}/{}", route.address(), route.prefix()));
+        eprintln!(
+            "everything allowed: granted, {}",
+            routes.collect::<Vec<_>>().join(", ")
+        );
+    }
     let stays = open_and_said(reply, exchanged.end, child, &caller);
     if stays.is_ok() {
         eprintln!("{}", timing(&exchanged, asked_for));

@@ -173,12 +173,12 @@ pub enum DeviceCommand {
         /// Which, as USER/DEVICE
         device: String,
     },
-    /// Take a device's keys away; its session ends at once
+    /// Honour a device, or an open invite, no more; its session ends at once
     Revoke {
         /// Which, as USER/DEVICE; an open invite as USER/CREDENTIAL
         device: String,
     },
-    /// Honour a device again that failed a hundred times in a row
+    /// Honour a device again that was revoked, or that failed a hundred times in a row
     Enable {
         /// Which, as USER/DEVICE
         device: String,

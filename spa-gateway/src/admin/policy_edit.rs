@@ -106,6 +106,11 @@ impl<'a> Edit<'a> {
                 "there is no resource `{resource}`; add it with `spa-admin resource add {resource} ADDRESS PORT/PROTO`"
             ));
         }
+        if let Some(rule) = self.rule_that_says(group, resource, length) {
+            return Err(format!(
+                "rule `{rule}` says so already; `spa-admin resource list` shows the rules of each resource"
+            ));
+        }
         let mut rule = Table::new();
         rule.insert(
             "name",
@@ -124,6 +129,27 @@ impl<'a> Edit<'a> {
             .ok_or("`allow` is no list of rules; write each rule below `[[allow]]`")?;
         rules.push(rule);
         Ok(())
+    }
+
+    /// Names the rule that says exactly this and no more.
+    fn rule_that_says(&self, group: &str, resource: &str, length: Option<&str>) -> Option<String> {
+        let only = |rule: &Table, key: &str, wanted: &str| {
+            let list = rule.get(key).and_then(Item::as_array);
+            list.is_some_and(|list| {
+                list.len() == 1 && list.get(0).and_then(Value::as_str) == Some(wanted)
+            })
+        };
+        let text = |rule: &Table, key: &str| Some(rule.get(key)?.as_str()?.to_owned());
+        let rules = self.document.get("allow")?.as_array_of_tables()?;
+        let same = rules.iter().find(|rule| {
+            only(rule, "who", &format!("group:{group}"))
+                && only(rule, "to", resource)
+                && text(rule, "for").as_deref() == length
+                && rule
+                    .iter()
+                    .all(|(key, _)| matches!(key, "name" | "who" | "to" | "for"))
+        })?;
+        text(same, "name")
     }
 
     /// Writes the edit, if the gateway would accept it.
@@ -275,6 +301,11 @@ mod tests {
         let mut edit = Edit::begin(&file).expect("sound");
         edit.allow("eng", "wiki", Some("1h")).expect("allowed");
         assert!(edit.checked().expect("accepted").contains("eng-wiki-2"));
+        let again = edit.allow("eng", "wiki", Some("1h")).expect_err("refused");
+        assert!(
+            again.contains("rule `eng-wiki-2` says so already"),
+            "{again}"
+        );
     }
 
     #[test]

@@ -123,7 +123,10 @@ impl Daemon {
                 let accepted = self.gateway.revoke_device(&device_ref(&device)?, now);
                 taken(
                     accepted,
-                    format!("{} is revoked; its session ends", shown(&device)),
+                    format!(
+                        "{0} is revoked and out; only `spa-admin device enable {0}` takes that back",
+                        shown(&device)
+                    ),
                 )
             }
             Request::EnableDevice(device) => {
@@ -412,7 +415,7 @@ impl Daemon {
             },
             keep_open: facts.keep_open.clone(),
             users: self.gateway.persons().count(),
-            devices: self.gateway.devices().count() + self.gateway.invites().count(),
+            devices: self.gateway.devices().count(),
             sessions: self.gateway.sessions().count(),
             peers,
             doors,
@@ -557,7 +560,11 @@ fn of_invite(invite: &InviteView) -> Device {
         user: invite.person.to_string(),
         device: String::new(),
         credential: invite.credential.to_string(),
-        state: "invited".to_owned(),
+        state: match invite.standing {
+            Standing::Enabled => "invited",
+            Standing::Disabled => "invite revoked",
+        }
+        .to_owned(),
         confirmed: false,
         words: None,
         invite_until: invite.until.map(spa_proto::WallTime::as_millis),

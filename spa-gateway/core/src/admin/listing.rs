@@ -65,6 +65,8 @@ pub struct InviteView {
     pub person: Name,
     /// Until when it can be used.
     pub until: Option<WallTime>,
+    /// Whether it was revoked.
+    pub standing: Standing,
 }
 
 /// A session.
@@ -180,6 +182,7 @@ impl Gateway {
             credential: *id,
             person: credential.person.clone(),
             until: credential.invite_until,
+            standing: credential.standing,
         })
     }
 

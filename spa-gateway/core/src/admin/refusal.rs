@@ -50,7 +50,10 @@ pub enum AdminRefusal {
 impl fmt::Display for AdminRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::PersonExists(name) => write!(f, "`{name}` exists already; choose another name"),
+            Self::PersonExists(name) => write!(
+                f,
+                "`{name}` exists already; choose another name, or put `{name}` into a group in the policy file"
+            ),
             Self::NoPerson(name) => write!(
                 f,
                 "there is no user `{name}`; `spa-admin user list` shows all"
