@@ -161,7 +161,7 @@ fn gateway(sessions: u16, policy: Policy) -> Gateway {
         wg_port: 51820,
         tunnel4: Some(([10, 200, 0, 1].into(), 16)),
         tunnel6: None,
-        control_port: 8700,
+        control_port: Some(8700),
         mtu: 1280,
         keepalive: 25,
         dns: None,

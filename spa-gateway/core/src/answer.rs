@@ -115,7 +115,7 @@ impl Gateway {
             tunnel4: terms.addresses.v4,
             tunnel6: terms.addresses.v6,
             gateway_tunnel: self.settings.gateway_tunnel(),
-            control_port: self.settings.control_port,
+            control_port: self.settings.control_port.unwrap_or(0),
             mtu: self.settings.mtu,
             keepalive: self.settings.keepalive,
             routes: self.routes(terms),

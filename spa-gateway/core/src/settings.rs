@@ -21,8 +21,8 @@ pub struct Settings {
     pub tunnel4: Option<(Ipv4Addr, u8)>,
     /// The gateway's IPv6 address in the tunnel and the prefix of the pool around it.
     pub tunnel6: Option<(Ipv6Addr, u8)>,
-    /// The TCP port of the control channel inside the tunnel.
-    pub control_port: u16,
+    /// The TCP port of the control channel inside the tunnel; `None` while nobody serves it: then no session reaches it.
+    pub control_port: Option<u16>,
     /// The MTU the client gives its tunnel.
     pub mtu: u16,
     /// The persistent keepalive the client uses, seconds; 0 is off.

@@ -277,7 +277,8 @@ fn settings(config: &Config, wireguard_key: &Zeroizing<[u8; 32]>, capacity: u32)
             std::net::IpAddr::V6(address) => Some((address, pool.prefix)),
             std::net::IpAddr::V4(_) => None,
         }),
-        control_port: config.control.port.get(),
+        // The control channel is not served yet, and whoever listens on its port is none of ours (SPEC §12).
+        control_port: None,
         mtu: MTU,
         keepalive: KEEPALIVE,
         dns: None,

@@ -157,7 +157,7 @@ fn settings() -> Settings {
         wg_port: 51_820,
         tunnel4: Some(([10, 200, 0, 1].into(), 16)),
         tunnel6: None,
-        control_port: 8_700,
+        control_port: Some(8_700),
         mtu: 1_420,
         keepalive: 25,
         dns: None,

@@ -31,7 +31,7 @@ pub fn settings(state: &Case<'_>) -> Checked<Settings> {
         wg_port: KNOCKED.port(),
         tunnel4: Some((Ipv4Addr::new(10, 200, 0, 1), 16)),
         tunnel6: None,
-        control_port: 8700,
+        control_port: Some(8700),
         mtu: 1280,
         keepalive: 25,
         dns: None,

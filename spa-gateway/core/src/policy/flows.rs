@@ -44,10 +44,12 @@ pub(crate) fn flows_of(
     policy: &Policy,
     resources: &BTreeMap<Name, WallTime>,
     tunnel: Tunnel,
-    control_port: u16,
+    control_port: Option<u16>,
     not_after: WallTime,
 ) -> BTreeMap<Flow, WallTime> {
-    let control = control_flows(tunnel, control_port).into_iter();
+    let control = control_port
+        .into_iter()
+        .flat_map(|port| control_flows(tunnel, port));
     let mut wanted: Vec<(Flow, WallTime)> = control.map(|flow| (flow, not_after)).collect();
     for (name, until) in resources {
         if let Some(resource) = policy.resource(name) {
@@ -159,7 +161,7 @@ mod tests {
             .iter()
             .map(|name| (Name::parse(name).expect("a name"), end))
             .collect();
-        flows_of(&policy, &names, TUNNEL, 8700, end)
+        flows_of(&policy, &names, TUNNEL, Some(8700), end)
             .into_keys()
             .map(|flow| (flow.to, flow.destination, flow.prefix, flow.ports))
             .collect()

@@ -325,7 +325,7 @@ pub fn settings() -> Settings {
         wg_port: 51820,
         tunnel4: Some((Ipv4Addr::new(10, 200, 0, 1), 24)),
         tunnel6: Some(("fd5a:1::1".parse().expect("an address"), 64)),
-        control_port: 8700,
+        control_port: Some(8700),
         mtu: 1280,
         keepalive: 25,
         dns: None,
