@@ -1,6 +1,7 @@
 # make demo   the whole story on real packets, about a minute after the build
 # make test   everything that proves it: unit, vectors, end to end, lints
-# Both prepare a fresh Debian machine with Rust by themselves when run as root, and otherwise say what to install.
+# make bench  what it costs and how long it takes, beside fwknop and wireguard-go; QUICK=1 in under five minutes
+# All prepare a fresh Debian machine with Rust by themselves when run as root, and otherwise say what to install.
 
 SHELL := /bin/bash
 CARGO ?= cargo
@@ -11,7 +12,7 @@ SYSTEMD_UNITS ?= /etc/systemd/system
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 PROGRAMS = spa spa-gateway spa-admin spa-enforcer spa-tunnel
 
-.PHONY: help demo test setup build unit vectors e2e tree fmt clippy release install uninstall clean
+.PHONY: help demo test bench setup build unit vectors e2e tree fmt clippy release install uninstall clean
 
 help:
 	@sed -n 's/^# //p' Makefile; echo "also: build unit vectors e2e tree fmt clippy release install uninstall clean"
@@ -22,6 +23,9 @@ demo: build
 # One profile for everything, so that nothing is built twice.
 test: setup
 	@tests/tools/test.sh
+
+bench: setup
+	@QUICK="$(QUICK)" SECTIONS="$(SECTIONS)" tests/tools/bench.sh
 
 setup:
 	@tests/tools/setup.sh

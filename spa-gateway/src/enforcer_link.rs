@@ -292,6 +292,14 @@ impl EnforcerLink {
     /// # Errors
     /// As [`perform`](Self::perform).
     pub fn list_peers(&mut self) -> Result<Vec<PeerReport>, LinkError> {
+        self.try_list_peers()?.map_err(|_| LinkError::OutOfTurn)
+    }
+
+    /// Lists every peer, or gives the answer that says why not.
+    ///
+    /// # Errors
+    /// As [`perform`](Self::perform).
+    pub fn try_list_peers(&mut self) -> Result<Result<Vec<PeerReport>, Answer>, LinkError> {
         self.list(&Order::ListPeers, |answer| match answer {
             Answer::Peer(peer) => Some(peer),
             _ => None,
@@ -306,7 +314,8 @@ impl EnforcerLink {
         self.list(&Order::ListOpenings, |answer| match answer {
             Answer::Opening { opening, usage } => Some((opening, usage)),
             _ => None,
-        })
+        })?
+        .map_err(|_| LinkError::OutOfTurn)
     }
 
     /// Takes the daemon's end of the socket pair.
@@ -325,17 +334,18 @@ impl EnforcerLink {
         &mut self,
         order: &Order,
         line: impl Fn(Answer) -> Option<T>,
-    ) -> Result<Vec<T>, LinkError> {
+    ) -> Result<Result<Vec<T>, Answer>, LinkError> {
         self.send(order)?;
         let mut lines = Vec::new();
-        loop {
+        let listed = loop {
             match self.receive()? {
-                Answer::End => break,
+                Answer::End => break Ok(lines),
+                failure @ (Answer::Refused(_) | Answer::Failed { .. }) => break Err(failure),
                 answer => lines.push(line(answer).ok_or(LinkError::OutOfTurn)?),
             }
-        }
+        };
         self.end_turn()?;
-        Ok(lines)
+        Ok(listed)
     }
 
     /// Sends an order. While the enforcer has no room for it, its answers are read: it

@@ -19,6 +19,10 @@ use crate::time::{Moment, Now};
 
 /// How often a peer is looked at whose door waits: a person waits for what follows.
 pub const LOOK_WHILE_WAITING: Duration = Duration::from_millis(25);
+/// How often when it has waited longer than [`LATE`].
+pub const LOOK_AT_LATE: Duration = Duration::from_millis(100);
+/// Most handshakes take a round trip; a peer that takes longer is not about to come.
+pub const LATE: Duration = Duration::from_secs(1);
 /// How often the peer of a live session is looked at.
 pub const LOOK_WHILE_LIVE: Duration = Duration::from_secs(5);
 
@@ -66,8 +70,8 @@ impl Gateway {
 
     /// Begins to look at a peer.
     pub(crate) fn watch(&mut self, id: SessionId, now: Now) {
-        self.agenda
-            .set(Timer::Observe(id), now.mono.after(LOOK_WHILE_WAITING));
+        let at = now.mono.next_of(LOOK_WHILE_WAITING);
+        self.agenda.set(Timer::Observe(id), at);
     }
 
     /// It is time to look at a peer.
@@ -99,11 +103,20 @@ impl Gateway {
         let Some(session) = self.sessions.of(id) else {
             return;
         };
-        let pause = match session.doorway {
-            Doorway::Waiting { .. } => LOOK_WHILE_WAITING,
+        let often = match session.doorway {
+            Doorway::Waiting { until, .. } => {
+                let late = until.since(now.mono).saturating_add(LATE) < self.settings.door;
+                if late {
+                    LOOK_AT_LATE
+                } else {
+                    LOOK_WHILE_WAITING
+                }
+            }
             Doorway::Settled { .. } | Doorway::Shut => LOOK_WHILE_LIVE,
         };
-        self.agenda.set(Timer::Observe(id), now.mono.after(pause));
+        // At the same moments for all, so that one listing of the peers answers every look.
+        let at = now.mono.next_of(often);
+        self.agenda.set(Timer::Observe(id), at);
     }
 
     /// Opens the door of the peer's endpoint; the wide one closes once that is confirmed.

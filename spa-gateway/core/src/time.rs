@@ -42,6 +42,12 @@ impl Moment {
         Self(self.0.saturating_sub(millis(by)))
     }
 
+    /// Gives the next of the moments that come once in every `period`.
+    pub(crate) fn next_of(self, period: Duration) -> Self {
+        let period = millis(period).max(1);
+        Self((self.0 / period).saturating_add(1).saturating_mul(period))
+    }
+
     /// Gives the time from `earlier` to here; zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
@@ -52,4 +58,18 @@ impl Moment {
 /// Gives the whole milliseconds of a duration, as far as 64 bits hold them.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_of_a_period_are_the_same_for_everybody_and_never_now() {
+        let period = Duration::from_millis(25);
+        for at in [0, 1, 24] {
+            assert_eq!(Moment(at).next_of(period), Moment(25));
+        }
+        assert_eq!(Moment(25).next_of(period), Moment(50));
+    }
 }

@@ -3,6 +3,7 @@
 //! What is out at the same time does not depend on each other, so a closing never waits
 //! for the disk, and records that are out together share one sync.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use spa_gateway_core::{
@@ -17,20 +18,16 @@ use crate::clock;
 use crate::enforcer_link::{Given, LinkError};
 use crate::store::StoreError;
 
-/// Orders on their way to the enforcer, with what waits for each answer.
+/// From how many peers on one listing is asked for and not each by itself: every WireGuard we know
+/// goes through all its peers for either.
+const LIST_FROM: usize = 3;
+
+/// Orders on their way to the enforcer, with what waits for each answer, and peers to look at after them.
 #[derive(Default)]
 struct Orders {
     orders: Vec<Order>,
-    waits: Vec<Waits>,
-}
-
-/// What an answer means.
-#[derive(Clone, Copy)]
-enum Waits {
-    /// The outcome of an order.
-    Order(EffectId),
-    /// What is known of a peer.
-    Look(EffectId, [u8; 32]),
+    waits: Vec<EffectId>,
+    looks: Vec<(EffectId, [u8; 32])>,
 }
 
 impl Daemon {
@@ -47,10 +44,11 @@ impl Daemon {
                     recorded.push(id);
                     records.push(record);
                 }
-                EffectKind::Order(order) => orders.put(order, Waits::Order(id)),
-                EffectKind::Observe { wg_key } => {
-                    orders.put(Order::ReadPeer { key: wg_key }, Waits::Look(id, wg_key));
+                EffectKind::Order(order) => {
+                    orders.orders.push(order);
+                    orders.waits.push(id);
                 }
+                EffectKind::Observe { wg_key } => orders.looks.push((id, wg_key)),
                 EffectKind::Reply(reply) => {
                     self.give_orders(&mut orders)?;
                     self.reply(&reply);
@@ -66,32 +64,70 @@ impl Daemon {
         Ok(any)
     }
 
-    /// Has the orders performed and reports what came of each.
+    /// Has the orders performed and reports what came of each, then looks at peers.
     fn give_orders(&mut self, orders: &mut Orders) -> Result<(), DaemonError> {
-        let Orders { orders, waits } = std::mem::take(orders);
-        if orders.is_empty() {
-            return Ok(());
+        let Orders {
+            orders,
+            waits,
+            looks,
+        } = std::mem::take(orders);
+        if !orders.is_empty() {
+            let given = self.link.perform_all(&orders)?;
+            let now = clock::now();
+            for ((order, id), given) in orders.iter().zip(waits).zip(given) {
+                match given {
+                    Given::Answered(answer) => {
+                        let outcome = outcome_of(order, &answer)?;
+                        self.gateway.handle_performed(id, outcome, now);
+                    }
+                    Given::Later(seq) => {
+                        self.late.insert(seq, id);
+                    }
+                }
+            }
         }
-        let given = self.link.perform_all(&orders)?;
+        if looks.len() >= LIST_FROM {
+            self.look_at_all(&looks)
+        } else {
+            looks
+                .into_iter()
+                .try_for_each(|(id, key)| self.look_at(id, key))
+        }
+    }
+
+    fn look_at(&mut self, id: EffectId, key: [u8; 32]) -> Result<(), DaemonError> {
+        let order = Order::ReadPeer { key };
+        let answer = self.link.perform(&order)?;
         let now = clock::now();
-        for ((order, waits), given) in orders.iter().zip(waits).zip(given) {
-            let (id, answer) = match (waits, given) {
-                (Waits::Look(_, key), Given::Answered(Answer::Peer(report))) => {
-                    self.gateway.handle_peer(key, Some(state_of(&report)), now);
-                    continue;
+        match answer {
+            Answer::Peer(report) => self.gateway.handle_peer(key, Some(state_of(&report)), now),
+            Answer::Absent => self.gateway.handle_peer(key, None, now),
+            answer => {
+                let outcome = outcome_of(&order, &answer)?;
+                self.gateway.handle_performed(id, outcome, now);
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at_all(&mut self, looks: &[(EffectId, [u8; 32])]) -> Result<(), DaemonError> {
+        let listed = self.link.try_list_peers()?;
+        let now = clock::now();
+        let peers: BTreeMap<[u8; 32], PeerState> = match listed {
+            Ok(peers) => peers
+                .iter()
+                .map(|peer| (peer.key, state_of(peer)))
+                .collect(),
+            Err(answer) => {
+                let outcome = outcome_of(&Order::ListPeers, &answer)?;
+                for (id, _) in looks {
+                    self.gateway.handle_performed(*id, outcome, now);
                 }
-                (Waits::Look(_, key), Given::Answered(Answer::Absent)) => {
-                    self.gateway.handle_peer(key, None, now);
-                    continue;
-                }
-                (Waits::Order(id) | Waits::Look(id, _), Given::Answered(answer)) => (id, answer),
-                (Waits::Order(id) | Waits::Look(id, _), Given::Later(seq)) => {
-                    self.late.insert(seq, id);
-                    continue;
-                }
-            };
-            let outcome = outcome_of(order, &answer)?;
-            self.gateway.handle_performed(id, outcome, now);
+                return Ok(());
+            }
+        };
+        for (_, key) in looks {
+            self.gateway.handle_peer(*key, peers.get(key).copied(), now);
         }
         Ok(())
     }
@@ -159,13 +195,6 @@ impl Daemon {
             }
         }
         self.store.commit(&records)
-    }
-}
-
-impl Orders {
-    fn put(&mut self, order: Order, waits: Waits) {
-        self.orders.push(order);
-        self.waits.push(waits);
     }
 }
 

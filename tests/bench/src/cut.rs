@@ -1,0 +1,153 @@
+//! `session cut` under a running stream: from the start of the command to the last packet that reached the resource.
+
+use std::net::UdpSocket;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use spa_tests::gateway::Gateway;
+use spa_tests::topology::{SERVER, Town, endpoint};
+use spa_tests::wait::{wait_until, watch};
+
+use crate::Pass;
+use crate::figures::{Figures, ms};
+use crate::machine::{self, BEAT, Machine};
+use crate::table::{Budget, Row, Table};
+
+/// How many machines take turns.
+const MACHINES: usize = 5;
+/// How often the stream sends: five times as often as the budget.
+const EVERY: Duration = Duration::from_micros(500);
+/// A stream silent for this long is over.
+const SILENT: Duration = Duration::from_millis(150);
+
+/// Measures it.
+pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
+    let town = Town::build()?;
+    let gateway = Gateway::running(&town)?;
+    let machines = machine::enrol(&gateway, &town.client, MACHINES)?;
+    let arrivals = Arrivals::at(&town)?;
+    let mut times = Vec::new();
+    let mut told = Vec::new();
+    for machine in machines.iter().cycle().take(pass.of(15, 50)) {
+        let (last, took) = cut(&gateway, machine, &arrivals)?;
+        times.push(last);
+        told.push(took);
+        machine.close()?;
+    }
+    let (times, told) = (Figures::new(times), Figures::new(told));
+    let what = "`spa-admin session cut` start → last packet of a running stream";
+    table.put(
+        Row::new(
+            "cut-to-last-packet-p50",
+            &format!("{what}, p50"),
+            times.median(),
+            "ms",
+        )
+        .within(Budget::Most(5.0))
+        .detail(format!(
+            "{}; it says itself {:.1}",
+            times.spread(),
+            told.median()
+        )),
+    );
+    table.put(Row::new(
+        "cut-to-last-packet-p99",
+        &format!("{what}, p99"),
+        times.p99(),
+        "ms",
+    ));
+    Ok(())
+}
+
+/// Milliseconds to the last packet, and what the command says it took.
+fn cut(gateway: &Gateway, machine: &Machine, arrivals: &Arrivals) -> anyhow::Result<(f64, f64)> {
+    machine.space().run(|| machine.knock("beat"))??;
+    let beat = Beat::start(machine)?;
+    arrivals.forget();
+    wait_until("the stream flows", Duration::from_secs(5), || {
+        (arrivals.seen().0 > 100).then_some(())
+    })?;
+    let begun = Instant::now();
+    let output = Command::new(gateway.programs().path("spa-admin"))
+        .arg("--config")
+        .arg(gateway.config())
+        .args(["session", "cut", &machine.name, "--json"])
+        .stdin(Stdio::null())
+        .output()?;
+    if !output.status.success() {
+        bail!(
+            "spa-admin session cut: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let said: serde_json::Value =
+        serde_json::from_slice(&output.stdout).context("what the cut says is JSON")?;
+    let last = wait_until("the stream ends", Duration::from_secs(5), || {
+        let (_, last) = arrivals.seen();
+        (last.elapsed() >= SILENT).then_some(last)
+    })?;
+    drop(beat);
+    Ok((
+        ms(last.saturating_duration_since(begun)),
+        said["took_ms"]
+            .as_f64()
+            .context("it says how long it took")?,
+    ))
+}
+
+/// What arrives at the resource.
+struct Arrivals(Arc<Mutex<(u64, Instant)>>);
+
+impl Arrivals {
+    fn at(town: &Town) -> anyhow::Result<Self> {
+        let socket = town.lan.run(|| UdpSocket::bind(endpoint(SERVER, BEAT)))??;
+        let seen = Arc::new(Mutex::new((0, Instant::now())));
+        let theirs = Arc::downgrade(&seen);
+        socket.set_read_timeout(Some(SILENT))?;
+        std::thread::spawn(move || {
+            while let Some(seen) = theirs.upgrade() {
+                if socket.recv(&mut [0; 64]).is_ok() {
+                    let mut seen = seen.lock().expect("no holder panics");
+                    *seen = (seen.0 + 1, Instant::now());
+                }
+            }
+        });
+        Ok(Self(seen))
+    }
+
+    fn seen(&self) -> (u64, Instant) {
+        *self.0.lock().expect("no holder panics")
+    }
+
+    fn forget(&self) {
+        self.0.lock().expect("no holder panics").0 = 0;
+    }
+}
+
+/// A stream of small packets to the resource, until it is dropped.
+struct Beat(Arc<AtomicBool>);
+
+impl Beat {
+    fn start(machine: &Machine) -> anyhow::Result<Self> {
+        let socket = machine.space().run(|| UdpSocket::bind("0.0.0.0:0"))??;
+        let stop = Arc::new(AtomicBool::new(false));
+        let theirs = Arc::clone(&stop);
+        std::thread::spawn(move || {
+            while !theirs.load(Ordering::Acquire) {
+                // Refused once the session is over.
+                let _still_sending = socket.send_to(b"beat", endpoint(SERVER, BEAT));
+                let _nothing_to_see = watch(EVERY, || None::<()>);
+            }
+        });
+        Ok(Self(stop))
+    }
+}
+
+impl Drop for Beat {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,222 @@
+//! Many devices that knock without Argon2: machines written into the store before the gateway starts, knocks built by spa-proto.
+//!
+//! To the gateway they are like any other: each has its own key, each knock its own ephemeral key, proof and record. Their proof
+//! key is one and the same, since only the devices would have to tell them apart.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use spa_gateway::config::Config;
+use spa_gateway::store::Store;
+use spa_gateway_core::{
+    Change, CredentialRow, KeyKind, KeyRow, Name, PersonKind, PersonRow, Record, Standing,
+};
+use spa_proto::{
+    Ask, CredentialId, CredentialKey, DerivedKeys, GatewayId, KnockPublic, OpenAsk, ProofSecret,
+    Request, ResourceId, SecondFactor, Signer, WallTime, Wanted, build_knock,
+};
+use spa_tests::gateway::Gateway;
+use spa_tests::net::Namespace;
+use spa_tests::packet::Packet;
+use spa_tests::topology::{GATEWAY, PORT, SERVER, WEB, endpoint};
+
+/// The most members of one group of the policy.
+const GROUP: usize = 4_096;
+/// Where the fleet is.
+const SOURCE: &str = "203.0.113.66";
+/// The source port of the first member; each has its own, so that each has its own door.
+const FIRST_PORT: u16 = 2_000;
+/// What they may reach.
+const RESOURCE: &str = "wiki";
+
+/// The devices.
+#[derive(Debug)]
+pub struct Fleet {
+    knock_key: KnockPublic,
+    proof: ProofSecret,
+    members: Vec<DerivedKeys>,
+    /// How many of them have knocked.
+    used: usize,
+}
+
+/// A knock and the door it is to open.
+#[derive(Clone, Debug)]
+pub struct Knock {
+    /// The packet, from the IP header on.
+    pub packet: Packet,
+    /// Its source, and so its door.
+    pub door: SocketAddr,
+}
+
+impl Fleet {
+    /// Writes `count` machines and their policy to a gateway that does not run yet; `length` is that of their sessions.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn enlist(gateway: &Gateway, count: usize, length: &str) -> anyhow::Result<Self> {
+        let config = Config::load(gateway.config())?;
+        let mut store = Store::open(&config.paths)?;
+        let snapshot = store.load()?;
+        let identity = snapshot
+            .knock_keys
+            .first()
+            .context("a gateway has a knock key")?
+            .secret
+            .public();
+        let gateway_id = GatewayId::of(&identity);
+        let proof = ProofSecret::from_seed(&random()?);
+        let mut members = Vec::with_capacity(count);
+        let mut changes = Vec::with_capacity(2 * count);
+        for number in 0..count {
+            let id = CredentialId::from_bytes(random()?);
+            let key = CredentialKey::from_bytes(random()?);
+            members.push(DerivedKeys::derive(&key, gateway_id, id));
+            let name = Name::parse(&name(number))
+                .ok()
+                .context("a name of letters and digits")?;
+            changes.push(Change::PersonAdded(machine(name.clone())));
+            changes.push(Change::InviteMade(CredentialRow {
+                id,
+                person: name,
+                label: "bench".to_owned(),
+                proof: Some(proof.public()),
+                keys: vec![KeyRow {
+                    number: 1,
+                    kind: KeyKind::Live,
+                    key,
+                }],
+                standing: Standing::Enabled,
+                expires: None,
+                confirmed: true,
+                enrolled: Some(now()),
+                invite_until: None,
+                last_ts: WallTime::from_millis(0),
+                failures: 0,
+            }));
+        }
+        store.commit(&[Record { changes }])?;
+        gateway.write_policy(&policy(count, length))?;
+        Ok(Self {
+            knock_key: identity,
+            proof,
+            members,
+            used: 0,
+        })
+    }
+
+    /// Builds the knocks of the next `count` members, for the minute that begins now.
+    ///
+    /// # Errors
+    /// When there are not so many left.
+    pub fn knocks(&mut self, count: usize) -> anyhow::Result<Vec<Knock>> {
+        let first = self.used;
+        let members = self
+            .members
+            .get(first..first + count)
+            .context("the fleet is too small")?;
+        let knocks = members
+            .iter()
+            .enumerate()
+            .map(|(at, keys)| self.knock(first + at, keys));
+        let knocks = knocks.collect::<anyhow::Result<Vec<_>>>()?;
+        self.used += count;
+        Ok(knocks)
+    }
+
+    fn knock(&self, number: usize, keys: &DerivedKeys) -> anyhow::Result<Knock> {
+        let ts = now();
+        let request = Request {
+            ts,
+            same_port: true,
+            source: None,
+            ask: Ask::Open(OpenAsk {
+                minutes: 0,
+                factor: SecondFactor::None,
+                wanted: Wanted::Resources(vec![ResourceId::of(RESOURCE)]),
+                wg_key: random()?,
+                posture: None,
+            }),
+        };
+        let (info, ext) = request.encode()?;
+        let signer = Signer::Password(&self.proof);
+        let (bytes, _) = build_knock(
+            keys,
+            0,
+            &self.knock_key,
+            ts.slot(),
+            random()?,
+            &info,
+            &ext,
+            signer,
+        )?;
+        let door = endpoint(SOURCE, FIRST_PORT + u16::try_from(number)?);
+        Ok(Knock {
+            packet: Packet::udp(door, endpoint(GATEWAY, PORT), &bytes),
+            door,
+        })
+    }
+}
+
+/// Keeps a namespace from answering replies to ports on which nobody listens.
+///
+/// # Errors
+/// When nft refuses.
+pub fn hush(space: &Namespace) -> anyhow::Result<()> {
+    space.nft(
+        "table inet hush {
+           chain out { type filter hook output priority 0; icmp type destination-unreachable drop; }
+         }",
+    )
+}
+
+/// A random array.
+///
+/// # Errors
+/// When the kernel gives none.
+pub fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+    Ok(bytes)
+}
+
+/// The wall clock.
+pub fn now() -> WallTime {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    WallTime::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn machine(name: Name) -> PersonRow {
+    PersonRow {
+        name,
+        kind: PersonKind::Machine,
+        standing: Standing::Enabled,
+        totp: None,
+        last_step: 0,
+        recovery: Vec::new(),
+    }
+}
+
+fn name(number: usize) -> String {
+    format!("m{number}")
+}
+
+fn policy(count: usize, length: &str) -> String {
+    let mut groups = String::new();
+    let mut who = Vec::new();
+    for (number, first) in (0..count).step_by(GROUP).enumerate() {
+        let members: Vec<String> = (first..count.min(first + GROUP))
+            .map(|number| format!("{:?}", name(number)))
+            .collect();
+        let _never_fails = writeln!(groups, "fleet{number} = [{}]", members.join(", "));
+        who.push(format!("\"group:fleet{number}\""));
+    }
+    format!(
+        "version = 1\n\n[group]\n{groups}\n[resource]\n{RESOURCE} = {{ to = \"{SERVER}\", ports = [\"{WEB}/tcp\"] }}\n\n\
+         [[allow]]\nname = \"fleet\"\nwho = [{}]\nto = [\"{RESOURCE}\"]\nfor = \"{length}\"\n",
+        who.join(", ")
+    )
+}

@@ -1,0 +1,186 @@
+//! How much the embedded WireGuard carries, beside wireguard-go between the same two namespaces.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use spa_tests::gateway::Gateway;
+use spa_tests::net::{Namespace, run};
+use spa_tests::program::Program;
+use spa_tests::topology::{GATEWAY, SERVER, Town, address};
+use spa_tests::wait::wait_until;
+
+use crate::Pass;
+use crate::machine::{self, IPERF};
+use crate::table::{Row, Table};
+
+/// How long a program may take to be there.
+const READY: Duration = Duration::from_secs(10);
+/// The port of wireguard-go.
+const PORT: u16 = 51_821;
+
+/// Measures it.
+pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
+    let seconds = pass.of(5, 20);
+    let ours = ours(seconds)?;
+    let theirs = match Command::new("wireguard-go")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+    {
+        Ok(_) => Some(wireguard_go(seconds)?),
+        Err(_) => {
+            table.skip("wireguard-go: not installed (apt-get install wireguard-go)");
+            None
+        }
+    };
+    for (at, (name, what)) in [
+        (
+            "throughput-up",
+            "TCP through the tunnel, client to resource",
+        ),
+        ("throughput-down", "  resource to client"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let row = Row::new(name, what, ours.rates[at], "Mbit/s").detail(ours.backend.clone());
+        table.put(match theirs {
+            Some(theirs) => row.beside("wireguard-go", theirs[at]),
+            None => row,
+        });
+    }
+    Ok(())
+}
+
+struct Ours {
+    backend: String,
+    rates: [f64; 2],
+}
+
+fn ours(seconds: usize) -> anyhow::Result<Ours> {
+    let town = Town::build()?;
+    let gateway = Gateway::running(&town)?;
+    let machines = machine::enrol(&gateway, &town.client, 1)?;
+    let backend = gateway.ask_json(&["status"])?["wireguard"]
+        .as_str()
+        .unwrap_or("unknown")
+        .to_owned();
+    let machine = machines.first().context("one was enrolled")?;
+    machine.space().run(|| machine.knock("iperf"))??;
+    let rates = iperf(&town, seconds)?;
+    machine.close()?;
+    Ok(Ours {
+        backend: format!("{backend} WireGuard at both ends"),
+        rates,
+    })
+}
+
+/// Two processes of wireguard-go, configured by `wg`, in a town of their own.
+fn wireguard_go(seconds: usize) -> anyhow::Result<[f64; 2]> {
+    let town = Town::build()?;
+    let number = std::process::id();
+    let (there, here) = (format!("wgg{number}"), format!("wgc{number}"));
+    let keys = [
+        Key::make(&town.folder, "gateway")?,
+        Key::make(&town.folder, "client")?,
+    ];
+    let [gateway, client] = &keys;
+    let _running = [
+        start(&town, &town.gateway, &there)?,
+        start(&town, &town.client, &here)?,
+    ];
+    let port = PORT.to_string();
+    set(
+        &town.gateway,
+        &there,
+        &[
+            "private-key",
+            &gateway.file,
+            "listen-port",
+            &port,
+            "peer",
+            &client.public,
+            "allowed-ips",
+            "10.9.0.2/32",
+        ],
+    )?;
+    let endpoint = format!("{GATEWAY}:{port}");
+    set(
+        &town.client,
+        &here,
+        &[
+            "private-key",
+            &client.file,
+            "peer",
+            &gateway.public,
+            "endpoint",
+            &endpoint,
+            "allowed-ips",
+            "0.0.0.0/0",
+        ],
+    )?;
+    town.gateway.ip(&format!(
+        "address add 10.9.0.1/24 dev {there}\nlink set {there} mtu 1420 up"
+    ))?;
+    town.client.ip(&format!("address add 10.9.0.2/24 dev {here}\nlink set {here} mtu 1420 up\nroute add {SERVER}/32 dev {here}"))?;
+    town.lan.ip("route replace 10.9.0.0/24 via 10.0.5.1")?;
+    iperf(&town, seconds)
+}
+
+struct Key {
+    file: String,
+    public: String,
+}
+
+impl Key {
+    fn make(folder: &Path, name: &str) -> anyhow::Result<Self> {
+        let file = folder.join(format!("{name}.key"));
+        std::fs::write(&file, run(Command::new("wg").arg("genkey"))?)?;
+        let mut command = Command::new("sh");
+        let public = run(command.args(["-c", "wg pubkey < \"$1\"", "sh"]).arg(&file))?;
+        Ok(Self {
+            file: file.to_string_lossy().into_owned(),
+            public: public.trim().to_owned(),
+        })
+    }
+}
+
+fn start(town: &Town, space: &Namespace, interface: &str) -> anyhow::Result<Program> {
+    let mut command = space.command("wireguard-go");
+    command
+        .args(["--foreground", interface])
+        .env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1");
+    let program = Program::start(&town.logs, interface, &mut command)?;
+    wait_until("wireguard-go is ready", READY, || {
+        space.output("wg", &["show", interface]).ok()
+    })?;
+    Ok(program)
+}
+
+fn set(space: &Namespace, interface: &str, what: &[&str]) -> anyhow::Result<()> {
+    let mut args = vec!["set", interface];
+    args.extend(what);
+    space.output("wg", &args).map(drop)
+}
+
+/// Mbit/s from the client to the LAN, and back.
+fn iperf(town: &Town, seconds: usize) -> anyhow::Result<[f64; 2]> {
+    let port = IPERF.to_string();
+    let mut server = town.lan.command("iperf3");
+    server.args(["-s", "-B", &address(SERVER).to_string(), "-p", &port]);
+    let mut server = Program::start(&town.logs, "iperf3", &mut server)?;
+    server.wait_for_words("Server listening", READY)?;
+    let mut rates = [0.0; 2];
+    for (rate, direction) in rates.iter_mut().zip([&[][..], &["-R"]]) {
+        let seconds = seconds.to_string();
+        let mut args = vec!["-J", "-c", SERVER, "-p", &port, "-t", &seconds, "-O", "1"];
+        args.extend(direction);
+        let said: serde_json::Value = serde_json::from_str(&town.client.output("iperf3", &args)?)?;
+        let bits = &said["end"]["sum_received"]["bits_per_second"];
+        *rate = bits.as_f64().context("iperf3 says how much arrived")? / 1e6;
+    }
+    Ok(rates)
+}
