@@ -67,9 +67,17 @@ pub fn measure(_: Pass, table: &mut Table) -> anyhow::Result<()> {
         PATIENCE,
         || {
             let sessions = gateway.sessions().ok()?;
-            (sessions.is_empty() && gateway.counts().ok()? == [0; 3]).then(|| now().as_millis())
+            let nothing = sessions.is_empty() && gateway.counts().ok()? == [0; 3];
+            nothing.then(|| now().as_millis())
         },
-    )?;
+    )
+    .with_context(|| {
+        let left = gateway.sessions().map(|sessions| sessions.len());
+        format!(
+            "peers, doors, flows {:?}, sessions {left:?}",
+            gateway.counts()
+        )
+    })?;
     let after = |at: u64| Duration::from_millis(at.saturating_sub(*last)).as_secs_f64();
     table.put(
         Row::new(
