@@ -1,10 +1,12 @@
-//! One knock on an idle gateway: from the moment it is sent to the moment its door is in the kernel, beside one sync of this disk.
+//! One knock on an idle gateway: from the moment it is sent to the moment its door is in the kernel, and to its reply, beside
+//! one sync of this disk. Each session is closed before the next knock.
 
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use spa_tests::gateway::Gateway;
 use spa_tests::topology::Town;
-use spa_tests::wire::Sender;
 
 use crate::Pass;
 use crate::disk::Disk;
@@ -27,25 +29,34 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
     let mut disk = Disk::open(gateway.folder())?;
     let notices = Notices::listen(&town.gateway)?;
     let mut times = Vec::new();
+    let mut replies = Vec::new();
     let mut syncs = Vec::new();
     let mut lost = 0;
     town.stranger.run(|| {
-        let sender = Sender::open()?;
         for _ in 0..count {
             let knock = fleet.knocks(1)?.remove(0);
+            let socket = UdpSocket::bind(knock.door)?;
+            socket.connect(knock.packet.destination)?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            let mut reply = [0; 512];
             let sent = Instant::now();
-            sender.send(&knock.packet)?;
-            let is_it = |change: &Change| change.door() == Some(knock.door);
-            match notices.wait_for("a door", PATIENCE, is_it) {
-                Ok(at) => times.push(at.duration_since(sent)),
-                Err(_) => lost += 1,
+            socket.send(&knock.packet.payload)?;
+            if socket.recv(&mut reply).is_err() {
+                lost += 1;
+                continue;
             }
+            replies.push(sent.elapsed());
+            let is_it = |change: &Change| change.door() == Some(knock.door);
+            let at = notices.wait_for("the door of an answered knock", PATIENCE, is_it)?;
+            times.push(at.duration_since(sent));
             notices.take()?;
+            socket.send(&fleet.closing(&knock, &reply)?)?;
+            socket.recv(&mut reply).context("closing")?;
             syncs.push(disk.sync()?);
         }
         anyhow::Ok(())
     })??;
-    let (doors, syncs) = (Figures::of_times(times), Figures::of_times(syncs));
+    let [doors, replies, syncs] = [times, replies, syncs].map(Figures::of_times);
     let what = "knock on the wire → door in the kernel";
     table.put(
         Row::new(
@@ -74,6 +85,15 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
             "ms",
         )
         .detail(format!("p99 {:.2}", syncs.p99())),
+    );
+    table.put(
+        Row::new(
+            "knock-to-reply-p50",
+            "  knock → reply at the client, p50",
+            replies.median(),
+            "ms",
+        )
+        .detail(format!("p99 {:.2}", replies.p99())),
     );
     Ok(())
 }

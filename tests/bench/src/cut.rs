@@ -35,7 +35,7 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
         let (last, took) = cut(&gateway, machine, &arrivals)?;
         times.push(last);
         told.push(took);
-        machine.close()?;
+        machine.forget()?;
     }
     let (times, told) = (Figures::new(times), Figures::new(told));
     let what = "`spa-admin session cut` start → last packet of a running stream";

@@ -7,15 +7,16 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use spa_gateway::config::Config;
 use spa_gateway::store::Store;
 use spa_gateway_core::{
     Change, CredentialRow, KeyKind, KeyRow, Name, PersonKind, PersonRow, Record, Standing,
 };
 use spa_proto::{
-    Ask, CredentialId, CredentialKey, DerivedKeys, GatewayId, KnockPublic, OpenAsk, ProofSecret,
-    Request, ResourceId, SecondFactor, Signer, WallTime, Wanted, build_knock,
+    Ask, CredentialId, CredentialKey, DefaultRoute, DerivedKeys, GatewayId, KnockPublic, OpenAsk,
+    Outcome, PendingKnock, ProofSecret, Request, ResourceId, SecondFactor, Signer, WallTime,
+    Wanted, build_knock,
 };
 use spa_tests::gateway::Gateway;
 use spa_tests::net::Namespace;
@@ -41,13 +42,15 @@ pub struct Fleet {
     used: usize,
 }
 
-/// A knock and the door it is to open.
-#[derive(Clone, Debug)]
+/// A knock, the door it is to open, and what its reply is opened with.
+#[derive(Debug)]
 pub struct Knock {
     /// The packet, from the IP header on.
     pub packet: Packet,
     /// Its source, and so its door.
     pub door: SocketAddr,
+    member: usize,
+    pending: PendingKnock,
 }
 
 impl Fleet {
@@ -125,23 +128,58 @@ impl Fleet {
         Ok(knocks)
     }
 
-    fn knock(&self, number: usize, keys: &DerivedKeys) -> anyhow::Result<Knock> {
+    fn knock(&self, member: usize, keys: &DerivedKeys) -> anyhow::Result<Knock> {
+        let ask = Ask::Open(OpenAsk {
+            minutes: 0,
+            factor: SecondFactor::None,
+            wanted: Wanted::Resources(vec![ResourceId::of(RESOURCE)]),
+            wg_key: random()?,
+            posture: None,
+        });
+        let (bytes, pending) = self.build(keys, ask, Signer::Password(&self.proof))?;
+        let door = endpoint(SOURCE, FIRST_PORT + u16::try_from(member)?);
+        Ok(Knock {
+            packet: Packet::udp(door, endpoint(GATEWAY, PORT), &bytes),
+            door,
+            member,
+            pending,
+        })
+    }
+
+    /// Builds the knock that ends the session this reply tells of.
+    ///
+    /// # Errors
+    /// When it tells of none.
+    pub fn closing(&self, knock: &Knock, reply: &[u8]) -> anyhow::Result<[u8; 512]> {
+        let opened = knock.pending.open_reply(reply, now(), DefaultRoute::Refuse);
+        let (payload, secrets) =
+            opened.map_err(|error| anyhow::anyhow!("no reply of ours: {error}"))?;
+        let Outcome::Session(session) = payload.outcome else {
+            bail!("the knock was refused: {:?}", payload.outcome);
+        };
+        let keys = self
+            .members
+            .get(knock.member)
+            .context("a knock of this fleet")?;
+        let signer = Signer::Session(&secrets.k_sess);
+        Ok(self.build(keys, Ask::Close(session.id), signer)?.0)
+    }
+
+    fn build(
+        &self,
+        keys: &DerivedKeys,
+        ask: Ask,
+        signer: Signer<'_>,
+    ) -> anyhow::Result<([u8; 512], PendingKnock)> {
         let ts = now();
         let request = Request {
             ts,
             same_port: true,
             source: None,
-            ask: Ask::Open(OpenAsk {
-                minutes: 0,
-                factor: SecondFactor::None,
-                wanted: Wanted::Resources(vec![ResourceId::of(RESOURCE)]),
-                wg_key: random()?,
-                posture: None,
-            }),
+            ask,
         };
         let (info, ext) = request.encode()?;
-        let signer = Signer::Password(&self.proof);
-        let (bytes, _) = build_knock(
+        Ok(build_knock(
             keys,
             0,
             &self.knock_key,
@@ -150,12 +188,7 @@ impl Fleet {
             &info,
             &ext,
             signer,
-        )?;
-        let door = endpoint(SOURCE, FIRST_PORT + u16::try_from(number)?);
-        Ok(Knock {
-            packet: Packet::udp(door, endpoint(GATEWAY, PORT), &bytes),
-            door,
-        })
+        )?)
     }
 }
 

@@ -4,17 +4,23 @@
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use rustix::process::Signal;
 use spa_tests::gateway::Gateway;
-use spa_tests::net::Namespace;
+use spa_tests::net::{Namespace, signal};
 use spa_tests::person::{Person, invite};
 use spa_tests::topology::{SERVER, WEB};
+use spa_tests::wait::wait_until;
 
 /// UDP port of the resource `beat`.
 pub const BEAT: u16 = 9_000;
 /// TCP port of the resource `iperf`.
 pub const IPERF: u16 = 5_201;
+
+/// How long an agent may take to be gone, or a connection to be there.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One machine.
 #[derive(Debug)]
@@ -88,6 +94,19 @@ impl Machine {
         self.person.run(&["close"]).map(drop)
     }
 
+    /// Ends its agent without a word, and its tunnel with it: the session is over already.
+    ///
+    /// # Errors
+    /// When a program of it stays.
+    pub fn forget(&self) -> anyhow::Result<()> {
+        for pid in self.space().processes() {
+            signal(pid, Signal::KILL);
+        }
+        wait_until("the agent ends", PATIENCE, || {
+            self.space().processes().is_empty().then_some(())
+        })
+    }
+
     /// Where it is.
     pub fn space(&self) -> &Namespace {
         self.person.space()
@@ -99,7 +118,7 @@ impl Machine {
 /// # Errors
 /// When there is none.
 pub fn connect(to: SocketAddr) -> anyhow::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&to, std::time::Duration::from_secs(5))?;
+    let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

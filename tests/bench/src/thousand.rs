@@ -35,7 +35,7 @@ pub fn measure(_: Pass, table: &mut Table) -> anyhow::Result<()> {
     memory_rows(&gateway, "1000 devices", None, table)?;
     let notices = Notices::listen(&town.gateway)?;
     let knocks = fleet.knocks(SESSIONS)?;
-    send_at(&town.stranger, &knocks, 1_000)?;
+    send_at(&town.stranger, &knocks, 1_500)?;
     let is_door = |change: &Change| change.door().is_some();
     wait_until("1000 doors", PATIENCE, || {
         (notices.count(is_door) >= SESSIONS).then_some(())

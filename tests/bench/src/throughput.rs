@@ -170,6 +170,7 @@ fn set(space: &Namespace, interface: &str, what: &[&str]) -> anyhow::Result<()> 
 fn iperf(town: &Town, seconds: usize) -> anyhow::Result<[f64; 2]> {
     let port = IPERF.to_string();
     let mut server = town.lan.command("iperf3");
+    server.arg("--forceflush");
     server.args(["-s", "-B", &address(SERVER).to_string(), "-p", &port]);
     let mut server = Program::start(&town.logs, "iperf3", &mut server)?;
     server.wait_for_words("Server listening", READY)?;
