@@ -7,6 +7,7 @@
 
 mod effects;
 mod exceptions;
+mod listings;
 mod pending;
 mod requests;
 mod startup;

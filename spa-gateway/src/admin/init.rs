@@ -1,5 +1,8 @@
 //! `spa-admin init`: a new gateway's configuration, policy, keys and store. All of it, or none.
 
+mod ssh;
+mod text;
+
 use std::fs;
 use std::io::{self, BufRead, Write};
 use std::net::IpAddr;
@@ -13,11 +16,13 @@ use zeroize::Zeroizing;
 
 use crate::accounts;
 use crate::config::{
-    Config, DEFAULT_CONFIG, HostPort, Interface, Paths, PortProtocol, Subnet, Transport, UserRef,
+    Config, DEFAULT_CONFIG, HostPort, Interface, Paths, PortProtocol, Subnet, UserRef,
 };
 use crate::network::{self, Link};
 use crate::store::{Founding, Store};
 use crate::{clock, files};
+use ssh::ssh_through;
+use text::POLICY;
 
 /// The knock port unless the public address names another: WireGuard's customary one.
 const DEFAULT_PORT: u16 = 51_820;
@@ -255,164 +260,6 @@ fn address_of(interfaces: &[Interface], links: &[Link]) -> Option<IpAddr> {
         .copied()
 }
 
-/// The SSH port this very session came through, if it came through a knock interface.
-fn ssh_through(interfaces: &[Interface], links: &[Link]) -> Option<PortProtocol> {
-    let (server, port) = ssh_server(&ssh_connection()?)?;
-    links
-        .iter()
-        .filter(|link| interfaces.iter().any(|name| name.as_str() == link.name))
-        .any(|link| link.addresses.contains(&server))
-        .then_some(PortProtocol {
-            port,
-            protocol: Transport::Tcp,
-        })
-}
-
-/// `SSH_CONNECTION` of this process or of one it descends from: sudo takes it away.
-fn ssh_connection() -> Option<String> {
-    if let Ok(found) = std::env::var("SSH_CONNECTION") {
-        return Some(found);
-    }
-    let mut process = std::process::id();
-    // A chain of ancestors is short; the bound is against a table that changes meanwhile.
-    for _ in 0..32 {
-        let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-        process = status
-            .lines()
-            .find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
-            .filter(|parent| *parent > 0)?;
-        let environment = fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
-        let found = environment
-            .split(|byte| *byte == 0)
-            .find_map(|entry| entry.strip_prefix(b"SSH_CONNECTION="));
-        if let Some(found) = found {
-            return String::from_utf8(found.to_vec()).ok();
-        }
-    }
-    None
-}
-
-/// `CLIENT PORT SERVER PORT`: the server's half.
-fn ssh_server(connection: &str) -> Option<(IpAddr, u16)> {
-    let mut fields = connection.split_whitespace().skip(2);
-    let server: IpAddr = fields.next()?.parse().ok()?;
-    let port = fields.next()?.parse().ok().filter(|port| *port != 0)?;
-    Some((server.to_canonical(), port))
-}
-
-impl Plan {
-    /// The configuration, with what an administrator wants to know beside each value.
-    fn config_text(&self) -> String {
-        let list = |items: Vec<String>| {
-            let quoted: Vec<String> = items.iter().map(|item| format!("\"{item}\"")).collect();
-            format!("[{}]", quoted.join(", "))
-        };
-        let addresses = self
-            .pools
-            .iter()
-            .map(|pool| format!("{}/{}", gateway_address(*pool), pool.prefix));
-        let user = |user: &UserRef| match user {
-            UserRef::Number(number) => number.to_string(),
-            UserRef::Name(name) => format!("\"{name}\""),
-        };
-        let keep_open = match self.keep_open {
-            Some(port) => format!(
-                "keep-open = [\"{port}\"]   # SSH, since init ran over it: empty this list once you can log in through the tunnel"
-            ),
-            None => "keep-open = []            # ports everybody may reach, like \"22/tcp\"; none is best".to_owned(),
-        };
-        format!(
-            "# A single-packet-authorization gateway. Unknown keys are errors; `spa-gateway check` reads this file and says what is wrong.\n\
-             \n\
-             [knock]\n\
-             interfaces = {interfaces}   # strangers come from here and see nothing\n\
-             port = {port}\n\
-             public = \"{public}\"   # what invites name\n\
-             \n\
-             [wireguard]\n\
-             interface = \"spa0\"\n\
-             port = {port}             # the same as the knock port: one NAT mapping for both\n\
-             backend = \"auto\"         # auto | kernel | embedded\n\
-             addresses = {addresses}   # the gateway's own; sessions get the rest\n\
-             \n\
-             [firewall]\n\
-             mode = \"own\"\n\
-             {keep_open}\n\
-             masquerade = {masquerade}        # true: sessions reach the LAN under the gateway's own address\n\
-             \n\
-             [session]\n\
-             door = \"10s\"             # how long a door waits for the first handshake\n\
-             longest = \"24h\"\n\
-             \n\
-             [control]\n\
-             port = 8700\n\
-             \n\
-             [paths]\n\
-             policy = {policy}\n\
-             state = {state}\n\
-             runtime = {runtime}\n\
-             \n\
-             [process]\n\
-             user = {user}\n\
-             tunnel-user = {tunnel_user}\n\
-             \n\
-             [clock]\n\
-             trust = \"auto\"           # auto | always: \"always\" where a hypervisor keeps the time\n",
-            interfaces = list(self.interfaces.iter().map(Interface::to_string).collect()),
-            port = self.port,
-            public = self.public,
-            addresses = list(addresses.collect()),
-            masquerade = self.masquerade,
-            policy = toml_path(&self.paths.policy),
-            state = toml_path(&self.paths.state),
-            runtime = toml_path(&self.paths.runtime),
-            user = user(&self.user),
-            tunnel_user = user(&self.tunnel_user),
-        )
-    }
-}
-
-/// A pool may be given by its network or by the gateway's address in it.
-fn gateway_address(pool: Subnet) -> IpAddr {
-    if pool.address == pool.network() {
-        pool.first_host()
-    } else {
-        pool.address
-    }
-}
-
-fn toml_path(path: &Path) -> String {
-    toml_edit::Value::from(path.to_string_lossy().as_ref())
-        .to_string()
-        .trim()
-        .to_owned()
-}
-
-const POLICY: &str = "# Who may reach what. Nothing listed here, nothing allowed.\n\
-    # `spa-admin user add`, `resource add` and `allow` write here; by hand it looks like this:\n\
-    #\n\
-    #   [group]\n\
-    #   eng = [\"ana\", \"bo\"]\n\
-    #\n\
-    #   [resource]\n\
-    #   wiki = { to = \"10.0.5.10\", ports = [\"443/tcp\"] }\n\
-    #\n\
-    #   [[allow]]\n\
-    #   name = \"eng-wiki\"\n\
-    #   who = [\"group:eng\"]\n\
-    #   to = [\"wiki\"]\n\
-    #   for = \"2h\"\n\
-    #\n\
-    # `spa-admin policy check FILE` tries a change, `spa-admin policy reload` puts it into force.\n\
-    version = 1\n\
-    \n\
-    [defaults]\n\
-    for = \"8h\"                 # session length unless a rule says less\n\
-    \n\
-    [group]\n\
-    \n\
-    [resource]\n";
-
 fn founding() -> Result<Founding, String> {
     let mut identity = Zeroizing::new([0; 32]);
     let mut wireguard = Zeroizing::new([0; 32]);
@@ -539,6 +386,7 @@ fn report(config: &Path, plan: &Plan, identity: GatewayId, links: &[Link]) {
 
 #[cfg(test)]
 mod tests {
+    use super::ssh::ssh_server;
     use super::*;
 
     fn plan(keep_open: Option<PortProtocol>) -> Plan {

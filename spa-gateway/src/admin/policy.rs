@@ -1,0 +1,232 @@
+//! Commands that read or edit the policy file.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use spa_gateway_core::policy::{self, Finding, PortRange, Severity, Target};
+use spa_gateway_core::{Name, Policy};
+use spa_order::Protocol;
+
+use super::cli::{AllowArgs, ExplainArgs, ResourceCommand};
+use super::client::AskError;
+use super::policy_edit::Edit;
+use super::run::{Admin, named};
+use super::show;
+use crate::clock;
+use crate::control::protocol::Request;
+use crate::explain::{Explanation, Typed};
+use crate::policy_file::{PolicyFile, PolicyFileError};
+
+impl Admin<'_> {
+    pub(super) fn resource(&self, command: &ResourceCommand) -> Result<(), String> {
+        match command {
+            ResourceCommand::Add {
+                name,
+                address,
+                ports,
+            } => {
+                let mut edit = Edit::begin(&self.config.paths.policy)?;
+                edit.add_resource(named(name)?.as_str(), address, ports)?;
+                self.save(
+                    edit,
+                    &format!("resource {name} is {address} {}", ports.join(" ")),
+                )
+            }
+            ResourceCommand::List(args) => self.list_resources(args.json),
+            ResourceCommand::Remove { name } => {
+                let mut edit = Edit::begin(&self.config.paths.policy)?;
+                edit.remove_resource(name)?;
+                self.save(edit, &format!("resource {name} is removed"))
+            }
+        }
+    }
+
+    fn list_resources(&self, json: bool) -> Result<(), String> {
+        let file = &self.config.paths.policy;
+        let policy = PolicyFile::at(file)
+            .map_err(|error| error.to_string())?
+            .read()
+            .map_err(|error| error.to_string())?;
+        let rows: Vec<(String, String, Vec<String>, Vec<String>)> = policy
+            .resources()
+            .map(|(name, resource)| {
+                let ports = resource.ports.iter().map(port_text).collect();
+                (
+                    name.to_string(),
+                    target_text(resource.to),
+                    ports,
+                    rules_to(&policy, name),
+                )
+            })
+            .collect();
+        if json {
+            let listed: Vec<Value> = rows
+                .iter()
+                .map(|(name, to, ports, rules)| json!({"resource": name, "to": to, "ports": ports, "rules": rules}))
+                .collect();
+            show::json(&listed);
+            return Ok(());
+        }
+        let rows: Vec<Vec<String>> = rows
+            .into_iter()
+            .map(|(name, to, ports, rules)| vec![name, to, ports.join(" "), rules.join(", ")])
+            .collect();
+        show::table(&["RESOURCE", "TO", "PORTS", "RULES"], &rows);
+        Ok(())
+    }
+
+    pub(super) fn allow(&self, args: &AllowArgs) -> Result<(), String> {
+        let mut edit = Edit::begin(&self.config.paths.policy)?;
+        let length = args.length.map(|length| length.to_string());
+        edit.allow(&args.group, &args.resource, length.as_deref())?;
+        self.save(
+            edit,
+            &format!("group {} may reach {}", args.group, args.resource),
+        )
+    }
+
+    /// Writes an edit and has the gateway read it.
+    pub(super) fn save(&self, edit: Edit<'_>, done: &str) -> Result<(), String> {
+        edit.save()?;
+        match self.client.ask::<String>(&Request::Reload) {
+            Ok(_) => {
+                println!("{done}");
+                Ok(())
+            }
+            Err(AskError::NotRunning(_)) => {
+                println!("{done}; the gateway is not running and reads it at its start");
+                Ok(())
+            }
+            Err(error) => Err(format!("{done}, yet the gateway did not read it: {error}")),
+        }
+    }
+}
+
+pub(super) fn typed(args: &ExplainArgs) -> Typed {
+    let (user, device) = match args.user.split_once('/') {
+        Some((user, device)) => (user, Some(device.to_owned())),
+        None => (args.user.as_str(), None),
+    };
+    Typed {
+        user: user.to_owned(),
+        device,
+        resource: args.resource.clone(),
+        at: args.at.clone(),
+        from: args.from,
+        posture: args.posture.clone(),
+        risk: args.risk,
+    }
+}
+
+/// Asks a policy file, without a gateway. One whose tests fail is explained all the same.
+pub(super) fn explain_offline(args: &ExplainArgs, file: &Path) -> Result<Explanation, String> {
+    let text = PolicyFile::at(file)
+        .and_then(|at| at.text())
+        .map_err(|error| error.to_string())?;
+    let path = file.to_owned();
+    let policy = Policy::parse(&text)
+        .map_err(|error| PolicyFileError::Content { path, error }.to_string())?;
+    let mut question = typed(args).read(&policy)?;
+    question.at.get_or_insert(clock::now().wall);
+    Ok(Explanation::from(&question.answer(&policy)))
+}
+
+/// Says everything that can be said of a policy file; needs no gateway.
+pub(super) fn check_policy(file: &Path) -> Result<(), String> {
+    let text = PolicyFile::at(file)
+        .and_then(|at| at.text())
+        .map_err(|error| error.to_string())?;
+    let report = policy::check(&text, Some(clock::now().wall));
+    print!("{}", show::report(&report));
+    let file = file.display();
+    match &report.policy {
+        Some(policy) if report.is_sound() => {
+            println!(
+                "{file} is sound: groups {}, resources {}, rules {}, tests {}",
+                policy.groups().count(),
+                policy.resources().count(),
+                policy.rules().len(),
+                report.tests.len()
+            );
+            Ok(())
+        }
+        _ => {
+            let is_error = |finding: &&Finding| finding.severity == Severity::Error;
+            Err(format!(
+                "{file} would be refused: errors {}, tests that fail {} of {}",
+                report.findings.iter().filter(is_error).count(),
+                report.failed().count(),
+                report.tests.len()
+            ))
+        }
+    }
+}
+
+fn target_text(target: Target) -> String {
+    match target {
+        Target::Gateway => "gateway".to_owned(),
+        Target::Network { address, prefix }
+            if prefix == if address.is_ipv4() { 32 } else { 128 } =>
+        {
+            address.to_string()
+        }
+        Target::Network { address, prefix } => format!("{address}/{prefix}"),
+    }
+}
+
+fn port_text(range: &PortRange) -> String {
+    let protocol = match range.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Icmp => return "icmp".to_owned(),
+    };
+    if range.first == range.last {
+        format!("{}/{protocol}", range.first)
+    } else {
+        format!("{}-{}/{protocol}", range.first, range.last)
+    }
+}
+
+fn rules_to(policy: &Policy, resource: &Name) -> Vec<String> {
+    let naming = policy
+        .rules()
+        .iter()
+        .filter(|rule| rule.to.contains(resource));
+    naming.map(|rule| rule.name.to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_whose_tests_fail_is_explained_without_a_gateway() {
+        use std::io::Write;
+
+        use clap::Parser;
+
+        use crate::admin::cli::{Cli, Command};
+
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(
+            b"version = 1\n[resource]\nwiki = { to = \"10.0.5.10\", ports = [\"443/tcp\"] }\n\
+              [[test]]\nwho = \"ana\"\nto = \"wiki:443\"\nexpect = \"allow\"\n",
+        )
+        .expect("written");
+        assert!(check_policy(file.path()).is_err());
+        let line = [
+            "spa-admin",
+            "explain",
+            "ana/laptop",
+            "wiki:443",
+            "--policy",
+            "-",
+        ];
+        let Command::Explain(args) = Cli::try_parse_from(line).expect("parses").command else {
+            panic!("explain")
+        };
+        assert_eq!(typed(&args).device.as_deref(), Some("laptop"));
+        let explained = explain_offline(&args, file.path()).expect("explained");
+        assert_eq!(explained.reason.as_deref(), Some("no rule"));
+    }
+}
