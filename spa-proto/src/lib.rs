@@ -17,6 +17,7 @@
 //! [`build_knock`] makes one packet of them for every sending.
 //!
 //! # Features
+//! * `channel`: the module `channel`, the JSON of the control channel.
 //! * `client`: [`ProofSecret::derive`] (Argon2id, NFKC). A gateway never computes it.
 //! * `vectors`: the module `intermediates`, for the vector checker only.
 
@@ -42,6 +43,8 @@ mod time;
 mod tlv;
 mod transaction;
 
+#[cfg(feature = "channel")]
+pub mod channel;
 #[cfg(feature = "vectors")]
 pub mod intermediates;
 

@@ -5,12 +5,15 @@
 
 use core::fmt;
 
+use alloc::vec::Vec;
+
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use subtle::Choice;
+
+use crate::ids::{CredentialId, GatewayId, SessionId};
+use crate::keys::context;
 #[cfg(feature = "client")]
 use {
-    crate::ids::{CredentialId, GatewayId},
-    crate::keys::context,
     crate::primitives::{Key, expand, extract},
     crate::secret::DeviceSecret,
     alloc::string::String,
@@ -36,6 +39,18 @@ impl ProofPublic {
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// Says whether the holder of this `Q` signed that `new` takes its place (SPEC §12).
+    #[must_use]
+    pub fn gives_way_to(
+        &self,
+        new: &Self,
+        (gateway, credential, session): (GatewayId, CredentialId, SessionId),
+        signature: &[u8; 64],
+    ) -> Choice {
+        let message = password_message(gateway, credential, session, new);
+        self.verify(&message, signature)
     }
 
     /// Verifies strictly: canonical S, neither `Q` nor R of small order (SPEC §2).
@@ -68,9 +83,36 @@ impl ProofSecret {
         ProofPublic(self.0.verifying_key().to_bytes())
     }
 
+    /// Signs that `new` takes the place of this key: a new password (SPEC §12).
+    #[must_use]
+    pub fn sign_password(
+        &self,
+        new: &ProofPublic,
+        (gateway, credential, session): (GatewayId, CredentialId, SessionId),
+    ) -> [u8; 64] {
+        self.sign(&password_message(gateway, credential, session, new))
+    }
+
     pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.0.sign(message).to_bytes()
     }
+}
+
+/// `"KNOCK/1 password" ‖ cx ‖ session id ‖ Q_new`
+fn password_message(
+    gateway: GatewayId,
+    credential: CredentialId,
+    session: SessionId,
+    new: &ProofPublic,
+) -> Vec<u8> {
+    let cx = context(gateway, credential);
+    [
+        b"KNOCK/1 password",
+        &cx[..],
+        session.as_bytes(),
+        new.as_bytes(),
+    ]
+    .concat()
 }
 
 impl fmt::Debug for ProofSecret {
@@ -189,6 +231,29 @@ fn is_unassigned(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_password_is_signed_by_the_old_one_for_one_session_only() {
+        let (old, new) = (
+            ProofSecret::from_seed(&[3; 32]),
+            ProofSecret::from_seed(&[4; 32]).public(),
+        );
+        let of = |session: u8| {
+            (
+                GatewayId::from_bytes([1; 16]),
+                CredentialId::from_bytes([2; 16]),
+                SessionId::from_bytes([session; 8]),
+            )
+        };
+        let signature = old.sign_password(&new, of(7));
+        let holds = |public: ProofPublic, new: &ProofPublic, of| {
+            bool::from(public.gives_way_to(new, of, &signature))
+        };
+        assert!(holds(old.public(), &new, of(7)));
+        assert!(!holds(old.public(), &new, of(8)));
+        assert!(!holds(old.public(), &old.public(), of(7)));
+        assert!(!holds(new, &new, of(7)));
+    }
 
     #[test]
     fn a_proof_holds_for_its_message_and_key_only() {
