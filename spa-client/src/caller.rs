@@ -175,6 +175,7 @@ pub fn open_request(
     minutes: u16,
     factor: SecondFactor,
     wanted: Wanted,
+    posture: Option<Vec<u8>>,
 ) -> Result<(Request, PrivateKey), WireError> {
     let mut bytes = zeroize::Zeroizing::new([0; 32]);
     getrandom::fill(bytes.as_mut_slice()).map_err(WireError::Random)?;
@@ -186,7 +187,7 @@ pub fn open_request(
         factor,
         wanted,
         wg_key,
-        posture: None,
+        posture,
     });
     Ok((
         Request {
@@ -214,7 +215,7 @@ mod tests {
         let key = || {
             let ts = WallTime::from_millis(1);
             let (request, _) =
-                open_request(ts, 0, SecondFactor::None, Wanted::All).expect("random numbers");
+                open_request(ts, 0, SecondFactor::None, Wanted::All, None).expect("random numbers");
             match request.ask {
                 Ask::Open(open) => open.wg_key,
                 Ask::Roam(_) | Ask::Close(_) | Ask::Enrol(_) => {

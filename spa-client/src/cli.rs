@@ -35,6 +35,8 @@ pub enum Command {
     Why(Why),
     /// Check what a knock needs: clock, privilege, WireGuard, the way to the gateway
     Doctor(Choice),
+    /// Show what this device tells a gateway of itself, and how it knows
+    Posture(Posture),
     /// Hold one session; started by `knock`
     #[command(hide = true)]
     Agent,
@@ -132,6 +134,17 @@ pub struct Listing {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `spa posture`
+#[derive(Debug, Args)]
+pub struct Posture {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Gateway to use when this device is enrolled at several (see `spa list`)
+    #[arg(long, value_name = "NAME")]
+    pub gateway: Option<String>,
 }
 
 /// `spa why`

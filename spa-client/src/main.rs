@@ -16,6 +16,7 @@ mod failure;
 mod fields;
 mod memory;
 mod places;
+mod posture;
 mod private_file;
 mod privilege;
 mod profile;

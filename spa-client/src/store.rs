@@ -1,7 +1,7 @@
 //! The profiles of this device: which there are, and reading and writing one.
 //!
 //! Layout: `gateways/NAME/profile` (keys, written at enrolment), `gateways/NAME/memory` (written at every knock),
-//! `gateways/NAME/lock`.
+//! `gateways/NAME/lock`, and `gateways/NAME/posture-command` if the owner put one there.
 
 use std::fs;
 use std::path::PathBuf;
@@ -230,6 +230,12 @@ impl Entry {
         )?)
     }
 
+    /// Where the owner's own posture command is, if there is one.
+    #[must_use]
+    pub fn posture_command(&self) -> PathBuf {
+        self.directory.join("posture-command")
+    }
+
     /// Keeps other commands away from this profile while the value lives.
     ///
     /// # Errors
@@ -243,7 +249,7 @@ impl Entry {
     /// # Errors
     /// When the directory does not let it go.
     pub fn remove(&self) -> Result<(), StoreError> {
-        for file in ["profile", "memory", "lock"] {
+        for file in ["profile", "memory", "lock", "posture-command"] {
             private_file::remove(&self.directory.join(file))?;
         }
         fs::remove_dir(&self.directory).map_err(|source| {

@@ -360,7 +360,7 @@ fn open_control(
     let addresses = caller.resolve()?;
     let ts = caller.begin()?;
     let sent = CodeSent::of(&factor);
-    let (request, _) = open_request(ts, 0, factor, Wanted::ControlOnly)?;
+    let (request, _) = open_request(ts, 0, factor, Wanted::ControlOnly, None)?;
     let knocking = Knocking::new(
         &keys,
         caller.knock_key(KnockKey::Newest),

@@ -22,6 +22,7 @@ use crate::exchange::{Exchanged, Handshake, Knocking, Reply, TunnelSide, exchang
 use crate::failure::Failure;
 use crate::memory::Memory;
 use crate::places::Places;
+use crate::posture::Posture;
 use crate::privilege;
 use crate::profile::{Holder, Stage};
 use crate::progress::Progress;
@@ -59,11 +60,21 @@ pub fn knock(places: &Places, asked: &Knock) -> Result<(), Failure> {
     }
     let addresses = caller.resolve()?;
 
-    let Factors { proof, factor, ts } = factors(&mut caller, asked)?;
+    let Factors {
+        proof,
+        factor,
+        posture,
+        ts,
+    } = factors(&mut caller, asked)?;
     let sent = CodeSent::of(&factor);
     let asked_for = started.elapsed();
-    let (request, private_key) =
-        open_request(ts, asked.length.unwrap_or(0), factor, wish.wanted())?;
+    let (request, private_key) = open_request(
+        ts,
+        asked.length.unwrap_or(0),
+        factor,
+        wish.wanted(),
+        Some(posture.report()),
+    )?;
     let choice = if asked.kid0 {
         KnockKey::LongLived
     } else {
@@ -152,11 +163,12 @@ fn living(places: &Places, caller: &Caller) -> Result<Option<Live>, Failure> {
 struct Factors {
     proof: ProofSecret,
     factor: SecondFactor,
+    posture: Posture,
     ts: WallTime,
 }
 
-/// Asks password and code, and makes the proof key while the code is typed. The transaction begins once both are there;
-/// its ts reaches the disk while the key is still being made.
+/// Asks password and code; the device is looked at meanwhile, and the proof key made while the code is typed. The
+/// transaction begins once all are there; its ts reaches the disk while the key is still being made.
 fn factors(caller: &mut Caller, asked: &Knock) -> Result<Factors, Failure> {
     let source = match caller.profile.holder {
         Holder::Machine => FactorFrom::Machine,
@@ -166,6 +178,8 @@ fn factors(caller: &mut Caller, asked: &Knock) -> Result<Factors, Failure> {
             asked.code_command.as_deref(),
         ),
     };
+    let (credential, hook) = (caller.profile.credential, caller.entry.posture_command());
+    let gathered = thread::spawn(move || Posture::gather(credential, &hook));
     let password = match caller.profile.holder {
         Holder::Machine => None,
         Holder::Person => Some(ask::password(
@@ -186,12 +200,19 @@ fn factors(caller: &mut Caller, asked: &Knock) -> Result<Factors, Failure> {
             warn_of_used_code(memory);
         }
         let factor = source.have(None)?;
+        // A collector that fell over has seen nothing.
+        let posture = gathered.join().unwrap_or_default();
         let ts = begin(entry, memory)?;
         let proof = proof
             .join()
             .unwrap_or(Err(spa_proto::PasswordError::Memory))
             .map_err(ask::AskError::Password)?;
-        Ok(Factors { proof, factor, ts })
+        Ok(Factors {
+            proof,
+            factor,
+            posture,
+            ts,
+        })
     })
 }
 

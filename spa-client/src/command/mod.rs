@@ -5,6 +5,7 @@ mod doctor;
 mod enroll;
 mod knock;
 mod list;
+mod posture;
 mod status;
 mod why;
 mod wish;
@@ -38,6 +39,7 @@ fn perform(command: Command) -> Result<(), Failure> {
         Command::List(asked) => list::list(&places, &asked),
         Command::Why(asked) => why::why(&places, &asked),
         Command::Doctor(asked) => doctor::doctor(&places, &asked),
+        Command::Posture(asked) => posture::posture(&places, &asked),
         Command::Agent => Ok(agent::hold(&places)?),
     }
 }
