@@ -230,6 +230,22 @@ fn typed_line(prompt: &str) -> io::Result<String> {
     Ok(line.trim().to_owned())
 }
 
+/// What is given as a code on the command line, if it can be one.
+///
+/// # Errors
+/// When it cannot.
+pub fn code_text(text: &str) -> Result<String, AskError> {
+    code(text).map(|_| text.to_owned())
+}
+
+/// What is given as a recovery code on the command line, if it can be one.
+///
+/// # Errors
+/// When it cannot.
+pub fn recovery_text(text: &str) -> Result<String, AskError> {
+    recovery(text).map(|_| text.to_owned())
+}
+
 /// A code as people type it: digits, perhaps in two groups.
 fn code(text: &str) -> Result<SecondFactor, AskError> {
     let digits: String = text.chars().filter(|c| !c.is_whitespace()).collect();

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::ask;
+
 /// Knock before connecting: open one gateway for this device, for a while.
 #[derive(Debug, Parser)]
 #[command(
@@ -63,7 +65,7 @@ pub struct Enroll {
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
     /// The code the phone shows
-    #[arg(long, value_name = "CODE", conflicts_with = "code_command")]
+    #[arg(long, value_name = "CODE", value_parser = ask::code_text, conflicts_with = "code_command")]
     pub code: Option<String>,
     /// Run CMD by the shell to get the code; SPA_TOTP_URI holds the otpauth:// URI
     #[arg(long, value_name = "CMD")]
@@ -89,10 +91,10 @@ pub struct Knock {
     #[arg(long = "for", value_name = "TIME", value_parser = minutes)]
     pub length: Option<u16>,
     /// The code the phone shows
-    #[arg(long, value_name = "CODE", conflicts_with_all = ["recovery", "code_command"])]
+    #[arg(long, value_name = "CODE", value_parser = ask::code_text, conflicts_with_all = ["recovery", "code_command"])]
     pub code: Option<String>,
     /// A recovery code in place of the phone's
-    #[arg(long, value_name = "CODE", conflicts_with = "code_command")]
+    #[arg(long, value_name = "CODE", value_parser = ask::recovery_text, conflicts_with = "code_command")]
     pub recovery: Option<String>,
     /// Run CMD by the shell to get the code
     #[arg(long, value_name = "CMD")]
@@ -161,9 +163,9 @@ pub struct Why {
 /// The longest session that can be asked for: 24 h is the most a client accepts (SPEC §6).
 const LONGEST_MINUTES: u64 = 24 * 60;
 
-/// Parses `90m`, `2h` or `1h30m` into minutes.
+/// Parses `90m`, `2h`, `1h30m` or `1d` into minutes.
 fn minutes(text: &str) -> Result<u16, String> {
-    let wrong = || "write a time such as 90m, 2h or 1h30m".to_owned();
+    let wrong = || "write a time such as 90m, 2h, 1h30m or 1d".to_owned();
     let mut rest = text;
     let mut total: u64 = 0;
     while !rest.is_empty() {
@@ -173,6 +175,7 @@ fn minutes(text: &str) -> Result<u16, String> {
         let factor = match unit {
             'm' => 1,
             'h' => 60,
+            'd' => 24 * 60,
             _ => return Err(wrong()),
         };
         let number: u64 = number.parse().map_err(|_| wrong())?;
@@ -185,7 +188,7 @@ fn minutes(text: &str) -> Result<u16, String> {
     match total {
         0 => Err("the shortest session is one minute".to_owned()),
         1..=LONGEST_MINUTES => u16::try_from(total).map_err(|_| wrong()),
-        _ => Err("the longest session is 24h".to_owned()),
+        _ => Err("the longest session is 24h; after that it takes another knock".to_owned()),
     }
 }
 
@@ -217,6 +220,8 @@ mod tests {
         assert_eq!(minutes("90m"), Ok(90));
         assert_eq!(minutes("2h"), Ok(120));
         assert_eq!(minutes("1h30m"), Ok(90));
+        assert_eq!(minutes("1d"), Ok(24 * 60));
+        assert!(minutes("30d").is_err_and(|line| line.contains("longest session is 24h")));
         for wrong in [
             "",
             "0m",
@@ -224,6 +229,7 @@ mod tests {
             "h",
             "25h",
             "2d",
+            "1w",
             "-1h",
             "99999999999999999999h",
             "1é",
@@ -231,6 +237,8 @@ mod tests {
             assert!(minutes(wrong).is_err(), "{wrong}");
         }
     }
+
+    const RECOVERY: &str = "0011-2233-4455-6677-8899-aabb-ccdd-eeff";
 
     #[test]
     fn knock_needs_a_resource_or_all() {
@@ -242,8 +250,22 @@ mod tests {
         assert_eq!(usage(&["spa", "knock"]), Err(2));
         assert_eq!(usage(&["spa", "knock", "wiki", "--all"]), Err(2));
         assert_eq!(
-            usage(&["spa", "knock", "wiki", "--code", "1", "--recovery", "2"]),
+            usage(&[
+                "spa",
+                "knock",
+                "wiki",
+                "--code",
+                "123456",
+                "--recovery",
+                RECOVERY
+            ]),
             Err(2)
+        );
+        assert_eq!(usage(&["spa", "knock", "wiki", "--code", "123"]), Err(2));
+        assert_eq!(usage(&["spa", "knock", "wiki", "--recovery", "ab"]), Err(2));
+        assert_eq!(
+            usage(&["spa", "knock", "wiki", "--recovery", RECOVERY]),
+            Ok(())
         );
         assert_eq!(usage(&["spa", "knock", "wiki"]), Ok(()));
         assert_eq!(usage(&["spa", "knock", "--all"]), Ok(()));

@@ -38,6 +38,14 @@ pub enum PlaceError {
         /// Why.
         source: io::Error,
     },
+    /// It belongs to somebody else.
+    #[error("{} belongs to another user (uid {owner}): `chown` gives it to who runs spa", path.display())]
+    OfAnother {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
     /// Others can read or write it.
     #[error("{} is open to others (mode {mode:03o}): `chmod 700 {}` makes it private", path.display(), path.display())]
     OpenToOthers {
@@ -131,7 +139,14 @@ pub fn make_private(path: &Path) -> Result<(), PlaceError> {
         .mode(0o700)
         .create(path)
         .map_err(wrap)?;
-    let mode = fs::metadata(path).map_err(wrap)?.mode() & 0o777;
+    let metadata = fs::metadata(path).map_err(wrap)?;
+    let (mode, owner) = (metadata.mode() & 0o777, metadata.uid());
+    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        return Err(PlaceError::OfAnother {
+            path: path.to_path_buf(),
+            owner,
+        });
+    }
     if mode & 0o077 != 0 {
         return Err(PlaceError::OpenToOthers {
             path: path.to_path_buf(),

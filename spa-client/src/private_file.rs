@@ -36,6 +36,14 @@ pub enum FileError {
         /// Its permission bits.
         mode: u32,
     },
+    /// It belongs to somebody else, who can change it at any time.
+    #[error("{} belongs to another user (uid {owner}) and is not used: `chown` gives it to who runs spa", path.display())]
+    OfAnother {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
     /// It is no file of ours.
     #[error("{} is damaged: {what}", path.display())]
     Damaged {
@@ -71,7 +79,16 @@ pub fn read(path: &Path) -> Result<Option<Zeroizing<String>>, FileError> {
         Err(error) => return Err(io("open")(error)),
     };
     check_private(path, &file)?;
-    let length = file.metadata().map_err(io("examine"))?.len();
+    let metadata = file.metadata().map_err(io("examine"))?;
+    // A password file given by hand may be of the person who called sudo; what we keep is ours, or root's.
+    let owner = metadata.uid();
+    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        return Err(FileError::OfAnother {
+            path: path.to_path_buf(),
+            owner,
+        });
+    }
+    let length = metadata.len();
     if length > LONGEST {
         return Err(damaged(path, "it is too long"));
     }
@@ -244,6 +261,24 @@ mod tests {
             assert!(matches!(error, FileError::OpenToOthers { .. }), "{line}");
             assert!(line.contains("chmod 600") && !line.contains('\n'), "{line}");
         }
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_refused_in_one_line() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root can give a file away");
+            return;
+        }
+        let scratch = Scratch::new("others-file");
+        let path = scratch.path().join("x");
+        replace(&path, "one").expect("scratch is writable");
+        std::os::unix::fs::chown(&path, Some(65_534), None).expect("root may");
+        let error = read(&path).expect_err("another's");
+        assert!(
+            matches!(error, FileError::OfAnother { owner: 65_534, .. }),
+            "{error}"
+        );
+        assert!(!error.to_string().contains('\n'));
     }
 
     #[test]

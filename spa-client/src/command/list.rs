@@ -36,11 +36,13 @@ pub fn list(places: &Places, asked: &Listing) -> Result<(), Failure> {
     }
     if asked.json {
         println!("{}", Value::Array(rows.iter().map(Row::json).collect()));
-        return Ok(());
     }
     if rows.is_empty() {
         // The error that says how to enrol.
         store.choose(None)?;
+    }
+    if asked.json {
+        return Ok(());
     }
     for row in &rows {
         print!("{}", row.text());

@@ -39,11 +39,13 @@ pub fn status(places: &Places, asked: &cli::Status) -> Result<(), Failure> {
             .map(|entry| Ok(State::of(places, entry)?.json(entry.name())))
             .collect::<Result<_, Failure>>()?;
         println!("{}", Value::Array(all));
-        return Ok(());
     }
     if entries.is_empty() {
         // The error that says how to enrol.
         store.choose(None)?;
+    }
+    if asked.json {
+        return Ok(());
     }
     loop {
         let mut text = String::new();

@@ -346,6 +346,51 @@ fn a_refused_knock_says_why_and_remembers_it() {
 }
 
 #[test]
+fn a_knock_tells_what_its_owner_can_see() {
+    if !may_knock() {
+        return;
+    }
+    let (gateway, device) = (FakeGateway::start(Ipv4Addr::LOCALHOST), Device::new());
+    assert!(device.enroll(&gateway).status.success());
+    let hook = device.home.join("gateways/127.0.0.1/posture-command");
+    fs::write(
+        &hook,
+        "#!/bin/sh\necho disk_encryption=true\necho patch_age=7\n",
+    )
+    .expect("ours");
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o700)).expect("ours");
+    device.knock(&["wiki"], CODE);
+    let report = gateway
+        .with(|state| state.seen.last().and_then(|seen| seen.posture.clone()))
+        .expect("every knock carries one");
+    let holds = |bytes: &[u8]| report.windows(bytes.len()).any(|window| window == bytes);
+    for told in [
+        &b"disk_encryption\xf5"[..],
+        b"patch_age\x07",
+        b"platform\x65linux",
+    ] {
+        assert!(holds(told), "{report:02x?}");
+    }
+    let shown: serde_json::Value =
+        serde_json::from_slice(&device.run(&["posture", "--json"]).stdout).expect("JSON");
+    let shown = shown.as_array().expect("a list");
+    let told = shown.iter().find(|fact| fact["name"] == "disk_encryption");
+    assert_eq!(
+        told.map(|fact| &fact["value"]),
+        Some(&serde_json::json!(true))
+    );
+    for fact in shown {
+        let name = fact["name"].as_str().expect("a name");
+        assert!(
+            fact["source"]
+                .as_str()
+                .is_some_and(|source| !source.is_empty())
+        );
+        assert_eq!(holds(name.as_bytes()), !fact["value"].is_null(), "{fact}");
+    }
+}
+
+#[test]
 fn silence_is_one_honest_line_and_exit_code_3() {
     if !may_knock() {
         return;
@@ -434,6 +479,9 @@ fn a_device_that_is_enrolled_nowhere_says_how_to_enrol() {
         &["status"],
         &["close"],
         &["list"],
+        &["list", "--json"],
+        &["status", "--json"],
+        &["posture"],
         &["why", "wiki"],
     ] {
         let output = device.run(command);

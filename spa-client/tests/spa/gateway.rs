@@ -58,6 +58,8 @@ pub struct Seen {
     pub op: &'static str,
     /// What an OPEN asked for.
     pub wanted: Option<Wanted>,
+    /// What an OPEN said of the device.
+    pub posture: Option<Vec<u8>>,
     /// Source port.
     pub port: u16,
     /// Whether proof and code were right.
@@ -216,6 +218,10 @@ impl Work {
             },
             wanted: match &request.ask {
                 Ask::Open(open) => Some(open.wanted.clone()),
+                Ask::Enrol(_) | Ask::Close(_) | Ask::Roam(_) => None,
+            },
+            posture: match &request.ask {
+                Ask::Open(open) => open.posture.clone(),
                 Ask::Enrol(_) | Ask::Close(_) | Ask::Roam(_) => None,
             },
             port: from.port(),
