@@ -7,5 +7,7 @@ pub mod init;
 pub mod people;
 pub mod policy;
 pub mod policy_edit;
+pub mod policy_gate;
+pub mod policy_versions;
 pub mod run;
 pub mod show;

@@ -45,6 +45,25 @@ pub struct AuditLine {
 }
 
 impl AuditLine {
+    /// Begins a line of the daemon's own; the rest is filled in by name.
+    #[must_use]
+    pub fn new(at: u64, kind: AuditKind) -> Self {
+        Self {
+            at,
+            kind: kind.name().to_owned(),
+            user: None,
+            device: None,
+            credential: None,
+            session: None,
+            source: None,
+            resources: Vec::new(),
+            not_after: None,
+            reason: None,
+            note: None,
+            took_ms: None,
+        }
+    }
+
     /// Takes over what the core recorded.
     #[must_use]
     pub fn of(record: AuditRecord) -> Self {

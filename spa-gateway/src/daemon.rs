@@ -9,6 +9,7 @@ mod effects;
 mod exceptions;
 mod listings;
 mod pending;
+mod policy;
 mod requests;
 mod startup;
 
@@ -27,10 +28,10 @@ use crate::config::Trust;
 use crate::control::{self, Message, Signalled};
 use crate::enforcer_link::{EnforcerLink, LinkError};
 use crate::network;
-use crate::policy_file::PolicyFile;
 use crate::reply::ReplySockets;
 use crate::store::{Freshness, Store};
 use pending::Pending;
+use policy::{Author, PolicyWatch};
 
 pub use startup::{StartError, run};
 
@@ -98,13 +99,6 @@ struct ClockWatch {
     trust: Trust,
     has_battery_clock: bool,
     verdict: Option<Verdict>,
-}
-
-/// The policy in force, in words.
-#[derive(Debug)]
-struct PolicyWatch {
-    file: PolicyFile,
-    state: String,
 }
 
 struct Daemon {
@@ -185,7 +179,7 @@ impl Daemon {
             Event::Message(Message::Signalled(Signalled::Stop)) => self.stopping = true,
             Event::Message(Message::Signalled(Signalled::Reload)) => {
                 // Its outcome is logged either way; nobody waits for an answer.
-                let _ = self.reload_policy();
+                let _ = self.reload_policy(&Author::signal())?;
             }
             Event::EnforcerEnded(status) => return Err(DaemonError::EnforcerEnded(status)),
         }
@@ -290,23 +284,6 @@ impl Daemon {
         self.gateway.handle_clock(trust, now);
     }
 
-    /// Reads the policy again; a wrong one changes nothing. Gives the line that says what came of it.
-    fn reload_policy(&mut self) -> Result<String, String> {
-        match self.policy.file.read() {
-            Ok(policy) => {
-                let state = in_force(&policy);
-                info!("policy {state}");
-                self.gateway.handle_policy(policy, clock::now());
-                self.policy.state.clone_from(&state);
-                Ok(format!("policy {state}"))
-            }
-            Err(error) => {
-                warn!(%error, "policy not read; the one before stays in force");
-                Err(format!("{error}; the policy before stays in force"))
-            }
-        }
-    }
-
     /// Leaves everything on disk. Sessions go on: the next daemon takes them over.
     fn end(&mut self) {
         self.gateway.handle_stop(clock::now());
@@ -363,15 +340,6 @@ impl Intake {
         // Nobody to tell: the daemon is ending itself.
         let _ = self.0.send(Event::EnforcerEnded(status));
     }
-}
-
-fn in_force(policy: &spa_gateway_core::Policy) -> String {
-    format!(
-        "in force: groups {}, resources {}, rules {}",
-        policy.groups().count(),
-        policy.resources().count(),
-        policy.rules().len()
-    )
 }
 
 #[cfg(test)]

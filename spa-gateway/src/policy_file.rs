@@ -98,6 +98,12 @@ impl PolicyFile {
         Ok(text)
     }
 
+    /// Gives where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn refused(&self, source: std::io::Error) -> FileError {
         let file = self.path.clone();
         if source.kind() == std::io::ErrorKind::NotFound {

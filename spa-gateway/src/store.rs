@@ -7,19 +7,23 @@ mod apply;
 mod audit;
 mod load;
 mod seal;
+mod versions;
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
+};
 use spa_gateway_core::{KnockKeyRow, Record, Snapshot};
 use spa_proto::{KnockSecret, WallTime};
 use tracing::warn;
 use zeroize::Zeroizing;
 
 pub use audit::AuditQuery;
+pub use versions::{MAX_VERSIONS, PolicyVersion};
 
 use crate::accounts::Account;
 use crate::audit::AuditLine;
@@ -28,7 +32,7 @@ use crate::files::{self, FileError, Wanted};
 use seal::{Place, Seal};
 
 /// The version of `schema.sql`.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 const SCHEMA: &str = include_str!("store/schema.sql");
 /// Marks the file as ours: "SPA1".
 const APPLICATION_ID: i64 = 0x5350_4131;
@@ -312,6 +316,19 @@ impl Store {
     /// # Errors
     /// What the disk refuses; then none of the records is in the store.
     pub fn commit(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        self.write(|transaction, seal| {
+            let changes = records.iter().flat_map(|record| &record.changes);
+            changes
+                .into_iter()
+                .try_for_each(|change| apply::apply(transaction, seal, change))
+        })
+    }
+
+    /// Makes one synced commit of what `change` writes; waiting audit lines go with it.
+    fn write<T>(
+        &mut self,
+        change: impl FnOnce(&Transaction<'_>, &Seal) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let failed = |source| StoreError::Sql {
             action: "write",
             source,
@@ -321,16 +338,14 @@ impl Store {
             .db
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed)?;
-        for change in records.iter().flat_map(|record| &record.changes) {
-            apply::apply(&transaction, &self.seal, change)?;
-        }
+        let written = change(&transaction, &self.seal)?;
         set_meta(&transaction, GENERATION, &apply::int(next))?;
         audit::insert(&transaction, &self.waiting)?;
         transaction.commit().map_err(failed)?;
         self.waiting.clear();
         self.generation = next;
         self.keep_generation();
-        Ok(())
+        Ok(written)
     }
 
     /// Follows the commit without a sync: it is for restored backups, and a lost power

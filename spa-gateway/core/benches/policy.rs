@@ -215,7 +215,7 @@ fn apply() {
     let mut gateway = gateway(1000, before);
     let live = gateway.sessions().count();
     let start = Instant::now();
-    gateway.handle_policy(after.clone(), now);
+    gateway.handle_policy(after.clone(), None, now);
     let decided = start.elapsed();
     let orders = perform(&mut gateway, now);
     println!(
@@ -224,7 +224,7 @@ fn apply() {
         decided.as_secs_f64() * 1e3
     );
     let start = Instant::now();
-    gateway.handle_policy(after, now);
+    gateway.handle_policy(after, None, now);
     println!(
         "{:<58} {:>9.1} ms",
         "apply again, nothing to do",

@@ -4,6 +4,7 @@
 //! gets a resource by this: it has what its knock asked for, and what policy still allows.
 
 use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use spa_order::Flow;
@@ -24,10 +25,13 @@ use crate::session::{Doorway, Phase, Terms};
 use crate::time::Now;
 
 impl Gateway {
-    /// Puts a policy into force and holds every live session against it.
-    pub fn handle_policy(&mut self, policy: Policy, now: Now) {
+    /// Puts a policy into force and holds every live session against it. `note` goes into the audit: which
+    /// one it is, who wants it and why.
+    pub fn handle_policy(&mut self, policy: Policy, note: Option<String>, now: Now) {
         self.policy = policy;
-        self.put_audit(AuditRecord::new(now.wall, AuditKind::PolicyChanged));
+        let mut audit = AuditRecord::new(now.wall, AuditKind::PolicyChanged);
+        audit.note = note;
+        self.put_audit(audit);
         self.review_all(now);
     }
 

@@ -45,6 +45,13 @@ pub enum Command {
     Resource(ResourceCommand),
     /// Allow a group a resource; edits the policy file, comments stay
     Allow(AllowArgs),
+    /// Take back what `allow` gave; edits the policy file, sessions lose it at once
+    Disallow {
+        /// Whom
+        group: String,
+        /// What
+        resource: String,
+    },
     /// The policy file
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -231,9 +238,77 @@ pub enum PolicyCommand {
     Check {
         /// The file [default: the gateway's own]
         file: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
-    /// Have the gateway read its policy again
-    Reload,
+    /// Show a policy file against what is in force, and what live sessions would lose by it
+    Diff(DiffArgs),
+    /// Put a policy file into force: checked, written in one step, kept as a version
+    ///
+    /// A file that is wrong, or whose tests fail, changes nothing.
+    Apply(ApplyArgs),
+    /// List the policies that were in force: since when, by whom, why
+    Log(ListArgs),
+    /// Put an earlier policy into force again, as a new version and by the same checks
+    Rollback(RollbackArgs),
+    /// Have the gateway read its policy file again, after it was edited by hand
+    Reload {
+        /// Why, for the log of policies
+        #[arg(
+            long,
+            value_name = "TEXT",
+            default_value = "",
+            hide_default_value = true
+        )]
+        why: String,
+    },
+}
+
+/// `policy diff`.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The file [default: the gateway's own, as edited]
+    pub file: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `policy apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// The file
+    pub file: PathBuf,
+    /// Why, for the log of policies
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub why: String,
+    /// Give up what was edited in the gateway's own file and is not in force
+    #[arg(long)]
+    pub over_edit: bool,
+}
+
+/// `policy rollback`.
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// The version, as `policy log` shows it
+    pub serial: u64,
+    /// Why, for the log of policies
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub why: String,
+    /// Give up what was edited in the gateway's own file and is not in force
+    #[arg(long)]
+    pub over_edit: bool,
 }
 
 /// `session`.

@@ -7,13 +7,13 @@ use spa_gateway_core::policy::{self, Finding, PortRange, Severity, Target};
 use spa_gateway_core::{Name, Policy};
 use spa_order::Protocol;
 
-use super::cli::{AllowArgs, ExplainArgs, ResourceCommand};
-use super::client::AskError;
+use super::cli::{AllowArgs, ExplainArgs, PolicyCommand, ResourceCommand};
 use super::policy_edit::Edit;
+use super::policy_versions::{reload, report_json};
 use super::run::{Admin, named};
 use super::show;
 use crate::clock;
-use crate::control::protocol::Request;
+use crate::control::protocol::MAX_WHY;
 use crate::explain::{Explanation, Typed};
 use crate::policy_file::{PolicyFile, PolicyFileError};
 
@@ -75,6 +75,28 @@ impl Admin<'_> {
         Ok(())
     }
 
+    pub(super) fn policy(&self, command: &PolicyCommand) -> Result<(), String> {
+        match command {
+            PolicyCommand::Check { file, json } => {
+                check_policy(file.as_ref().unwrap_or(&self.config.paths.policy), *json)
+            }
+            PolicyCommand::Diff(args) => self.policy_diff(args),
+            PolicyCommand::Apply(args) => self.policy_apply(args),
+            PolicyCommand::Log(args) => self.policy_log(args.json),
+            PolicyCommand::Rollback(args) => self.policy_rollback(args),
+            PolicyCommand::Reload { why } => self.told(&reload(why)),
+        }
+    }
+
+    pub(super) fn disallow(&self, group: &str, resource: &str) -> Result<(), String> {
+        let mut edit = Edit::begin(&self.config.paths.policy)?;
+        edit.disallow(group, resource)?;
+        self.save(
+            edit,
+            &format!("no rule allows group {group} {resource} any more"),
+        )
+    }
+
     pub(super) fn allow(&self, args: &AllowArgs) -> Result<(), String> {
         let mut edit = Edit::begin(&self.config.paths.policy)?;
         let length = args.length.map(|length| length.to_string());
@@ -87,18 +109,13 @@ impl Admin<'_> {
 
     /// Writes an edit and has the gateway read it.
     pub(super) fn save(&self, edit: Edit<'_>, done: &str) -> Result<(), String> {
-        edit.save()?;
-        match self.client.ask::<String>(&Request::Reload) {
-            Ok(_) => {
-                println!("{done}");
-                Ok(())
-            }
-            Err(AskError::NotRunning(_)) => {
-                println!("{done}; the gateway is not running and reads it at its start");
-                Ok(())
-            }
-            Err(error) => Err(format!("{done}, yet the gateway did not read it: {error}")),
+        let gate = edit.save()?;
+        let why: String = done.chars().take(MAX_WHY).collect();
+        match self.read_again(&gate, &why)? {
+            Some(_) => println!("{done}"),
+            None => println!("{done}; the gateway is not running and reads it at its start"),
         }
+        Ok(())
     }
 }
 
@@ -132,22 +149,28 @@ pub(super) fn explain_offline(args: &ExplainArgs, file: &Path) -> Result<Explana
 }
 
 /// Says everything that can be said of a policy file; needs no gateway.
-pub(super) fn check_policy(file: &Path) -> Result<(), String> {
+pub(super) fn check_policy(file: &Path, json: bool) -> Result<(), String> {
     let text = PolicyFile::at(file)
         .and_then(|at| at.text())
         .map_err(|error| error.to_string())?;
     let report = policy::check(&text, Some(clock::now().wall));
-    print!("{}", show::report(&report));
+    if json {
+        show::json(&report_json(&report, report.is_sound()));
+    } else {
+        print!("{}", show::report(&report));
+    }
     let file = file.display();
     match &report.policy {
         Some(policy) if report.is_sound() => {
-            println!(
-                "{file} is sound: groups {}, resources {}, rules {}, tests {}",
-                policy.groups().count(),
-                policy.resources().count(),
-                policy.rules().len(),
-                report.tests.len()
-            );
+            if !json {
+                println!(
+                    "{file} is sound: groups {}, resources {}, rules {}, tests {}",
+                    policy.groups().count(),
+                    policy.resources().count(),
+                    policy.rules().len(),
+                    report.tests.len()
+                );
+            }
             Ok(())
         }
         _ => {
@@ -213,7 +236,7 @@ mod tests {
               [[test]]\nwho = \"ana\"\nto = \"wiki:443\"\nexpect = \"allow\"\n",
         )
         .expect("written");
-        assert!(check_policy(file.path()).is_err());
+        assert!(check_policy(file.path(), false).is_err());
         let line = [
             "spa-admin",
             "explain",

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value, value};
 
-use crate::files::{self, Wanted};
+use super::policy_gate::Gate;
 use crate::policy_file;
 
 /// A policy that is being edited. Nothing is on disk before [`save`](Self::save).
 pub struct Edit<'a> {
-    file: &'a Path,
+    gate: Gate<'a>,
     document: DocumentMut,
 }
 
@@ -19,17 +19,15 @@ type Refusal = String;
 impl<'a> Edit<'a> {
     /// Reads the policy that is edited. One that is wrong must be mended by hand first.
     pub fn begin(file: &'a Path) -> Result<Self, Refusal> {
-        let limit = u64::try_from(spa_gateway_core::policy::MAX_POLICY_BYTES).unwrap_or(u64::MAX);
-        let text = files::read_text(file, Wanted::NotWritableByOthers, limit)
-            .map_err(|error| error.to_string())?;
-        policy_file::parse(&text, file).map_err(|error| error.to_string())?;
-        let document = text.parse().map_err(|_| {
+        let gate = Gate::enter(file)?;
+        policy_file::parse(gate.found(), file).map_err(|error| error.to_string())?;
+        let document = gate.found().parse().map_err(|_| {
             format!(
                 "{} cannot be edited; see `spa-admin policy check`",
                 file.display()
             )
         })?;
-        Ok(Self { file, document })
+        Ok(Self { gate, document })
     }
 
     /// Adds a resource.
@@ -52,7 +50,7 @@ impl<'a> Edit<'a> {
         if let Some(rule) = self.rule_naming("to", name) {
             return Err(format!(
                 "resource `{name}` is allowed by rule `{rule}`; remove it from that rule in {} first",
-                self.file.display()
+                self.gate.file().display()
             ));
         }
         let removed = self.table("resource")?.remove(name);
@@ -81,9 +79,7 @@ impl<'a> Edit<'a> {
         let mut changed = false;
         for (_, members) in self.table("group")?.iter_mut() {
             if let Some(members) = members.as_array_mut() {
-                let before = members.len();
-                members.retain(|member| member.as_str() != Some(user));
-                changed |= members.len() != before;
+                changed |= take_out(members, user);
             }
         }
         Ok(changed)
@@ -131,6 +127,50 @@ impl<'a> Edit<'a> {
         Ok(())
     }
 
+    /// Takes a resource from a group: rules lose what names both, and leave when nothing is left of them.
+    pub fn disallow(&mut self, group: &str, resource: &str) -> Result<(), Refusal> {
+        let who = format!("group:{group}");
+        let names = |rule: &Table, key: &str, wanted: &str| {
+            let list = rule.get(key).and_then(Item::as_array);
+            list.is_some_and(|list| list.iter().any(|one| one.as_str() == Some(wanted)))
+        };
+        let alone = |rule: &Table, key: &str| {
+            let list = rule.get(key).and_then(Item::as_array);
+            list.is_some_and(|list| list.len() == 1)
+        };
+        let gives = |rule: &Table| names(rule, "who", &who) && names(rule, "to", resource);
+        if !self.rules().any(gives) {
+            return Err(format!(
+                "no rule allows group `{group}` resource `{resource}`; `spa-admin resource list` shows the rules of each resource"
+            ));
+        }
+        let wider = |rule: &&Table| gives(rule) && !alone(rule, "who") && !alone(rule, "to");
+        if let Some(rule) = self.rules().find(wider) {
+            let name = rule.get("name").and_then(Item::as_str).unwrap_or_default();
+            return Err(format!(
+                "rule `{name}` allows several groups several resources; split it by hand in {}, then `spa-admin policy reload`",
+                self.gate.file().display()
+            ));
+        }
+        let rules = self
+            .document
+            .get_mut("allow")
+            .and_then(Item::as_array_of_tables_mut);
+        let Some(rules) = rules else { return Ok(()) };
+        rules.retain(|rule| !(gives(rule) && alone(rule, "who") && alone(rule, "to")));
+        for rule in rules.iter_mut().filter(|rule| gives(rule)) {
+            let (key, one) = if alone(rule, "to") {
+                ("who", who.as_str())
+            } else {
+                ("to", resource)
+            };
+            if let Some(list) = rule.get_mut(key).and_then(Item::as_array_mut) {
+                take_out(list, one);
+            }
+        }
+        Ok(())
+    }
+
     /// Names the rule that says exactly this and no more.
     fn rule_that_says(&self, group: &str, resource: &str, length: Option<&str>) -> Option<String> {
         let only = |rule: &Table, key: &str, wanted: &str| {
@@ -152,16 +192,17 @@ impl<'a> Edit<'a> {
         text(same, "name")
     }
 
-    /// Writes the edit, if the gateway would accept it.
-    pub fn save(self) -> Result<(), Refusal> {
+    /// Writes the edit, if the gateway would accept it. Gives the gate, so that it can be put back.
+    pub fn save(self) -> Result<Gate<'a>, Refusal> {
         let text = self.checked()?;
-        files::replace(self.file, text.as_bytes()).map_err(|error| error.to_string())
+        self.gate.write(&text)?;
+        Ok(self.gate)
     }
 
     /// Gives the text, if the gateway would accept it.
     pub fn checked(&self) -> Result<String, Refusal> {
         let text = self.document.to_string();
-        match policy_file::parse(&text, self.file) {
+        match policy_file::parse(&text, self.gate.file()) {
             Ok(_) => Ok(text),
             // The line is of a text nobody has seen: only what and remedy help.
             Err(policy_file::PolicyFileError::Content { error, .. }) => Err(format!(
@@ -214,12 +255,26 @@ impl<'a> Edit<'a> {
     }
 }
 
+/// Takes an entry out of a list; tells whether it was there.
+fn take_out(list: &mut Array, one: &str) -> bool {
+    let before = list.len();
+    list.retain(|listed| listed.as_str() != Some(one));
+    // The space after a comma belongs to the entry that follows it.
+    if let Some(first) = list.get_mut(0)
+        && first.decor().prefix().and_then(|prefix| prefix.as_str()) == Some(" ")
+    {
+        first.decor_mut().set_prefix("");
+    }
+    list.len() != before
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
     use std::path::PathBuf;
 
     use super::*;
+    use crate::files;
 
     const POLICY: &str = "# ours\nversion = 1\n\n[group]\neng = [\"ana\"] # the engineers\n\n\
         [resource]\n# the wiki\nwiki = { to = \"10.0.5.10\", ports = [\"443/tcp\"] }\n\n\
@@ -293,6 +348,31 @@ mod tests {
         );
         let used = edit.remove_resource("wiki").expect_err("refused");
         assert!(used.contains("rule `eng-wiki`"), "{used}");
+    }
+
+    #[test]
+    fn what_was_allowed_is_taken_back() {
+        let more = format!(
+            "{POLICY}[[allow]]\nname = \"both\" # two groups\nwho = [\"group:eng\", \"group:ops\"]\nto = [\"wiki\"]\n"
+        );
+        let more = more.replace("[group]\n", "[group]\nops = [\"bo\"]\n");
+        let (_dir, file) = policy(&more);
+        let mut edit = Edit::begin(&file).expect("sound");
+        edit.disallow("eng", "wiki").expect("taken back");
+        let text = edit.checked().expect("accepted");
+        assert!(!text.contains("eng-wiki"), "{text}");
+        assert!(text.contains("name = \"both\" # two groups"), "{text}");
+        assert!(text.contains("who = [\"group:ops\"]"), "{text}");
+        let refusal = edit.disallow("eng", "wiki").expect_err("nothing is left");
+        assert!(refusal.contains("no rule allows group `eng`"), "{refusal}");
+        edit.disallow("ops", "wiki").expect("taken back");
+        let text = edit.checked().expect("accepted");
+        assert!(
+            policy_file::parse(&text, &file)
+                .expect("sound")
+                .rules()
+                .is_empty()
+        );
     }
 
     #[test]

@@ -27,8 +27,12 @@ pub fn run(cli: &Cli) -> Result<(), String> {
     if let Command::Init(args) = &cli.command {
         return init::run(&cli.config, args);
     }
-    if let Command::Policy(PolicyCommand::Check { file: Some(file) }) = &cli.command {
-        return check_policy(file);
+    if let Command::Policy(PolicyCommand::Check {
+        file: Some(file),
+        json,
+    }) = &cli.command
+    {
+        return check_policy(file, *json);
     }
     if let Command::Explain(args) = &cli.command
         && let Some(file) = &args.policy
@@ -51,8 +55,8 @@ pub fn run(cli: &Cli) -> Result<(), String> {
         Command::Device(command) => admin.device(command),
         Command::Resource(command) => admin.resource(command),
         Command::Allow(args) => admin.allow(args),
-        Command::Policy(PolicyCommand::Check { .. }) => check_policy(&config.paths.policy),
-        Command::Policy(PolicyCommand::Reload) => admin.told(&Request::Reload),
+        Command::Disallow { group, resource } => admin.disallow(group, resource),
+        Command::Policy(command) => admin.policy(command),
         Command::Session(command) => admin.session(command),
         Command::Explain(args) => {
             show::explanation(&admin.ask(&Request::Explain(typed(args)))?, args.json);

@@ -8,8 +8,11 @@ use serde::{Deserialize, Serialize};
 
 /// The one path requests are posted to.
 pub const PATH: &str = "/v1";
-/// The longest request, bytes: a few names.
-pub const MAX_REQUEST: usize = 16 * 1024;
+/// The longest request, bytes: a policy of the longest kind, written as JSON.
+pub const MAX_REQUEST: usize = 2 * spa_gateway_core::policy::MAX_POLICY_BYTES;
+
+/// The longest reason an administrator may give, characters.
+pub const MAX_WHY: usize = 200;
 
 /// One request.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -131,8 +134,25 @@ pub enum Request {
         /// At most so many.
         limit: u32,
     },
-    /// Reads the policy again.
-    Reload,
+    /// Reads the policy file again and puts it into force: a line that says what came of it.
+    Reload {
+        /// What the administrator is called, as they say; the kernel says the rest.
+        login: String,
+        /// Why; may be empty.
+        why: String,
+    },
+    /// The policies that were in force: [`PolicyLog`].
+    PolicyLog,
+    /// The text of a policy that was in force: [`PolicyText`].
+    PolicyText {
+        /// Which; the one in force if absent.
+        serial: Option<u64>,
+    },
+    /// What live sessions would lose under this policy: a list of [`Loss`].
+    WouldCut {
+        /// Its text.
+        text: String,
+    },
     /// Takes a restored store for the newest one (SPEC §15).
     AcceptStore,
 }
@@ -326,6 +346,39 @@ pub struct Cut {
     pub sessions: Vec<String>,
     /// From the request to the last confirmed effect, milliseconds.
     pub took_ms: f64,
+}
+
+/// The policies that were in force, as far back as they are kept.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PolicyLog {
+    /// Which is in force; absent if none is, or it could not be kept.
+    pub in_force: Option<u64>,
+    /// All, oldest first.
+    pub versions: Vec<crate::store::PolicyVersion>,
+}
+
+/// The text of a policy.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PolicyText {
+    /// Which version it is; absent if it could not be kept.
+    pub serial: Option<u64>,
+    /// As it stood in the file.
+    pub text: String,
+}
+
+/// What a live session would lose.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Loss {
+    /// Which session, hex.
+    pub session: String,
+    /// Whose.
+    pub user: String,
+    /// Resources it would no longer reach.
+    pub lost: Vec<String>,
+    /// Whether nothing would be left of it.
+    pub ends: bool,
+    /// Resources that would end sooner than now, and when.
+    pub shortened: BTreeMap<String, u64>,
 }
 
 /// A lock.

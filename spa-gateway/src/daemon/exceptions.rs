@@ -8,10 +8,7 @@ use spa_proto::WallTime;
 use super::Daemon;
 use super::pending::Answer;
 use crate::clock;
-use crate::control::protocol::{Approval, Exceptions, Grant, Lock, WaitingRequest};
-
-/// The longest reason, characters.
-const MAX_WHY: usize = 200;
+use crate::control::protocol::{Approval, Exceptions, Grant, Lock, MAX_WHY, WaitingRequest};
 
 impl Daemon {
     pub(super) fn lock(

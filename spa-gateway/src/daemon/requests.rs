@@ -12,6 +12,7 @@ use tracing::info;
 
 use super::exceptions::{lock_target, reason};
 use super::pending::{Answer, UNTIL_RESTART};
+use super::policy::Author;
 use super::{Daemon, DaemonError};
 use crate::audit::AuditLine;
 use crate::clock;
@@ -53,6 +54,20 @@ impl Daemon {
                 info!(uid = by, %target, ?seconds, why, "an administrator asks for a lock");
                 self.lock(&target, seconds, why, at, answer);
                 return Ok(());
+            }
+            Request::Reload { login, why } => {
+                info!(
+                    uid = by,
+                    login, why, "an administrator asks for the policy to be read"
+                );
+                match reason(why) {
+                    Ok(why) => {
+                        let author = Author::administrator(by, &login, why);
+                        self.reload_policy(&author)?
+                            .map(|line| Outcome::Now(json!(line)))
+                    }
+                    Err(line) => Err(line),
+                }
             }
             other => {
                 if changes(&other) {
@@ -218,9 +233,11 @@ impl Daemon {
                 let accepted = self.gateway.end_exception(id, now);
                 taken(accepted, format!("{id} is taken back"))
             }
-            Request::Reload => self.reload_policy().map(|line| Outcome::Now(json!(line))),
+            Request::PolicyLog => self.policy_log().map(Outcome::Now),
+            Request::PolicyText { serial } => self.policy_text(serial).map(Outcome::Now),
+            Request::WouldCut { text } => self.would_cut(&text).map(Outcome::Now),
             Request::AcceptStore => self.accept_store(),
-            Request::Status | Request::Cut(_) | Request::Lock { .. } => {
+            Request::Status | Request::Cut(_) | Request::Lock { .. } | Request::Reload { .. } => {
                 unreachable!("answered above")
             }
         }
@@ -335,6 +352,9 @@ const fn changes(request: &Request) -> bool {
         | Request::Locks
         | Request::Exceptions
         | Request::Explain(_)
+        | Request::PolicyLog
+        | Request::PolicyText { .. }
+        | Request::WouldCut { .. }
         | Request::Audit { .. } => false,
         Request::AddUser { .. }
         | Request::RemoveUser { .. }
@@ -353,7 +373,7 @@ const fn changes(request: &Request) -> bool {
         | Request::Grant { .. }
         | Request::Approve { .. }
         | Request::EndException { .. }
-        | Request::Reload
+        | Request::Reload { .. }
         | Request::AcceptStore => true,
     }
 }

@@ -8,14 +8,14 @@ use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::thread;
 
-use spa_gateway_core::{Gateway, NoIdentity, Policy, PresentPeer, Settings};
+use spa_gateway_core::{Gateway, NoIdentity, PresentPeer, Settings};
 use spa_order::{Answer, Backend, Order, SecretBytes32};
 use tracing::{error, info, warn};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
 use super::effects::state_of;
-use super::{ClockWatch, Daemon, DaemonError, Facts, Intake, KernelEntropy, PolicyWatch, in_force};
+use super::{ClockWatch, Daemon, DaemonError, Facts, Intake, KernelEntropy, PolicyWatch};
 use crate::accounts::{self, AccountError};
 use crate::capture::{self, Dropped, Source};
 use crate::clock;
@@ -102,7 +102,7 @@ pub fn run(config_file: &Path) -> Result<(), StartError> {
     if preflight::is_running(&config) {
         return Err(SocketError::Alive(config.paths.admin_socket()).into());
     }
-    let store = Store::open(&config.paths)?;
+    let mut store = Store::open(&config.paths)?;
     let socket = control::bind(&config.paths.admin_socket())?;
     if let Some(line) = preflight::port_taken(&config) {
         return Err(StartError::Machine(line));
@@ -122,7 +122,7 @@ pub fn run(config_file: &Path) -> Result<(), StartError> {
     });
     sandbox::close_system_calls();
 
-    let (policy, state) = first_policy(&policy_file);
+    let (policy_watch, policy) = PolicyWatch::start(policy_file, &mut store);
     let wireguard_key = store.wireguard_key()?;
     let now = clock::now();
     let gateway = Gateway::restore(
@@ -156,10 +156,7 @@ pub fn run(config_file: &Path) -> Result<(), StartError> {
         dropped,
         late: std::collections::BTreeMap::new(),
         pending: super::Pending::default(),
-        policy: PolicyWatch {
-            file: policy_file,
-            state,
-        },
+        policy: policy_watch,
         clock: ClockWatch {
             trust: config.clock.trust,
             has_battery_clock,
@@ -234,21 +231,6 @@ fn wait_ready(mut child: Child, link: &mut EnforcerLink) -> Result<(Child, Ready
             Err(error) => Err(LinkError::Socket(error).into()),
         },
         Err(error) => Err(error.into()),
-    }
-}
-
-/// The policy at the start, and the words for it. Without one, nothing is allowed.
-fn first_policy(file: &PolicyFile) -> (Policy, String) {
-    match file.read() {
-        Ok(policy) => {
-            let state = in_force(&policy);
-            (policy, state)
-        }
-        Err(error) => {
-            error!("every new session is refused: {error}");
-            let state = format!("none, so every new session is refused: {error}");
-            (Policy::deny_all(), state)
-        }
     }
 }
 

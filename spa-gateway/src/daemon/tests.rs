@@ -1,3 +1,5 @@
+mod policy;
+
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -15,6 +17,7 @@ use crate::config::Paths;
 use crate::control::Asked;
 use crate::control::protocol::{Cut, Exceptions, Lock, Request, Selector, Status, User, UserKind};
 use crate::explain::{Explanation, Typed};
+use crate::policy_file::PolicyFile;
 use crate::store::Founding;
 
 /// A daemon with a store of its own and an enforcer that agrees to everything.
@@ -42,9 +45,9 @@ impl Town {
 
     fn on(dir: tempfile::TempDir, paths: Paths) -> Self {
         let (link, enforcer) = agreeing_enforcer();
-        let store = Store::open(&paths).expect("open");
+        let mut store = Store::open(&paths).expect("open");
         let file = PolicyFile::at(&paths.policy).expect("a directory");
-        let policy = file.read().expect("sound");
+        let (watch, policy) = PolicyWatch::start(file, &mut store);
         let now = clock::now();
         let snapshot = store.load().expect("loads");
         let gateway = Gateway::restore(settings(), snapshot, policy, now).expect("an identity");
@@ -66,10 +69,7 @@ impl Town {
             dropped: Arc::new(Dropped::default()),
             late: BTreeMap::new(),
             pending: Pending::default(),
-            policy: PolicyWatch {
-                file,
-                state: "in force".to_owned(),
-            },
+            policy: watch,
             clock: ClockWatch {
                 trust: Trust::Always,
                 has_battery_clock: false,
@@ -129,6 +129,13 @@ impl Town {
         self.ask(Request::AddUser {
             user: user.to_owned(),
             kind: UserKind::Human,
+        })
+    }
+
+    fn reload(&mut self, why: &str) -> Result<Value, String> {
+        self.ask(Request::Reload {
+            login: "bo".to_owned(),
+            why: why.to_owned(),
         })
     }
 
@@ -254,9 +261,9 @@ fn a_wrong_policy_leaves_the_one_before_in_force() {
     let mut town = Town::new();
     let good = b"[resource]\nwiki = { to = \"10.0.5.10\", ports = [\"443/tcp\"] }\n";
     crate::files::replace(&town.paths.policy, good).expect("written");
-    assert!(town.ask(Request::Reload).is_ok());
+    assert!(town.reload("").is_ok());
     crate::files::replace(&town.paths.policy, b"[resorce]\n").expect("written");
-    let line = town.ask(Request::Reload).expect_err("refused");
+    let line = town.reload("").expect_err("refused");
     assert!(
         line.contains("policy.toml:1: ") && line.contains("stays in force"),
         "{line}"
@@ -411,7 +418,7 @@ fn an_explanation_knows_of_locks_and_grants() {
     town.add("ana").expect("added");
     let policy = b"[resource]\nwiki = { to = \"10.0.5.10\", ports = [\"443/tcp\"] }\n";
     crate::files::replace(&town.paths.policy, policy).expect("written");
-    town.ask(Request::Reload).expect("read");
+    town.reload("").expect("read");
     let question = |user: &str| {
         Request::Explain(Typed {
             user: user.to_owned(),
@@ -462,7 +469,7 @@ fn a_grant_outlives_a_restart_and_is_taken_back_by_its_number() {
     town.add("ana").expect("added");
     let policy = b"[resource]\nwiki = { to = \"10.0.5.10\", ports = [\"443/tcp\"] }\n";
     crate::files::replace(&town.paths.policy, policy).expect("written");
-    town.ask(Request::Reload).expect("read");
+    town.reload("").expect("read");
     let grant = |user: &str, resource: &str, seconds| Request::Grant {
         user: user.to_owned(),
         resource: resource.to_owned(),

@@ -364,7 +364,7 @@ fn erase_person(db: &Connection, person: &Name) -> Result<(), StoreError> {
     run(db, "DELETE FROM person WHERE name = ?1", params![name])
 }
 
-fn run(
+pub(super) fn run(
     db: &Connection,
     statement: &'static str,
     values: impl rusqlite::Params,

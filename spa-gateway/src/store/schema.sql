@@ -1,4 +1,4 @@
--- Version 1. Times are Unix milliseconds; sealed columns hold nonce, ciphertext and tag.
+-- Version 3. Times are Unix milliseconds; sealed columns hold nonce, ciphertext and tag.
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
     value ANY NOT NULL
@@ -92,6 +92,17 @@ CREATE TABLE approval (
     rule     TEXT NOT NULL,
     by       TEXT NOT NULL,
     until    INTEGER NOT NULL
+) STRICT;
+
+-- Every policy that was in force, newest last; the oldest leave (versions.rs).
+CREATE TABLE policy_version (
+    serial  INTEGER PRIMARY KEY AUTOINCREMENT,
+    at      INTEGER NOT NULL,
+    by      TEXT NOT NULL,
+    why     TEXT NOT NULL,
+    added   INTEGER NOT NULL, -- lines
+    removed INTEGER NOT NULL,
+    text    TEXT NOT NULL
 ) STRICT;
 
 CREATE TABLE audit (

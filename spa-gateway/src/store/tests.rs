@@ -1,6 +1,7 @@
 mod files;
 mod lines;
 mod rows;
+mod versions;
 
 use std::net::Ipv4Addr;
 

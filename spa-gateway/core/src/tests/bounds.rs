@@ -155,7 +155,7 @@ fn more_flows_than_a_session_may_have_are_capacity() {
         names.join(",")
     );
     rig.gateway
-        .handle_policy(Policy::parse(&text).expect("valid"), rig.now);
+        .handle_policy(Policy::parse(&text).expect("valid"), None, rig.now);
     let mut ask = rig.open_ask(&mut bot, &["r0"]);
     if let spa_proto::Ask::Open(open) = &mut ask {
         open.wanted = spa_proto::Wanted::All;

@@ -246,14 +246,14 @@ fn losing_a_resource_closes_its_flows_and_losing_all_ends_the_session() {
     let flows = rig.kernel.flows(rig.now).len();
     let without_db = super::rig::POLICY.replace("who = [\"bot\"]", "who = [\"bo\"]");
     rig.gateway
-        .handle_policy(Policy::parse(&without_db).expect("valid"), rig.now);
+        .handle_policy(Policy::parse(&without_db).expect("valid"), None, rig.now);
     rig.run();
     assert_eq!(rig.kernel.flows(rig.now).len(), flows - 1);
     assert_eq!(
         rig.store.sessions[0].resources,
         [Name::parse("wiki").expect("a name")]
     );
-    rig.gateway.handle_policy(Policy::deny_all(), rig.now);
+    rig.gateway.handle_policy(Policy::deny_all(), None, rig.now);
     rig.run();
     assert!(rig.kernel.is_empty(rig.now));
     assert_eq!(
@@ -273,7 +273,7 @@ fn a_policy_that_comes_while_a_session_is_recorded_counts_for_it() {
     rig.work();
     let without_db = super::rig::POLICY.replace("who = [\"bot\"]", "who = [\"bo\"]");
     rig.gateway
-        .handle_policy(Policy::parse(&without_db).expect("valid"), rig.now);
+        .handle_policy(Policy::parse(&without_db).expect("valid"), None, rig.now);
     rig.run();
     assert_eq!(
         rig.kernel
@@ -302,7 +302,7 @@ fn a_shorter_for_shortens_a_live_session_and_a_longer_one_does_not_prolong_it() 
     for (length, shortened_by_hours) in [("8h", 0), ("1h", 1)] {
         let policy = super::rig::POLICY.replace("2h", length);
         rig.gateway
-            .handle_policy(Policy::parse(&policy).expect("valid"), rig.now);
+            .handle_policy(Policy::parse(&policy).expect("valid"), None, rig.now);
         rig.run();
         let now = rig.store.sessions[0].not_after;
         assert_eq!(

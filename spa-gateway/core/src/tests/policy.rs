@@ -49,7 +49,7 @@ fn rig(bot: &Device, policy: &str) -> Rig {
 
 fn put(rig: &mut Rig, policy: &str) {
     let policy = Policy::parse(policy).unwrap_or_else(|error| panic!("{error}"));
-    rig.gateway.handle_policy(policy, rig.now);
+    rig.gateway.handle_policy(policy, None, rig.now);
     rig.run();
 }
 
@@ -353,7 +353,7 @@ fn leaving_a_group_cuts_one_of_two_resources() {
     assert_eq!(cut.len(), 1);
     assert_eq!((cut[0].session, cut[0].ends), (bot.session_id(), false));
     assert_eq!(cut[0].lost, [name("db")]);
-    rig.gateway.handle_policy(without, rig.now);
+    rig.gateway.handle_policy(without, None, rig.now);
     rig.run();
     assert!(!has(&rig, DB) && has(&rig, WIKI));
     assert_eq!(rig.gateway.sessions().count(), 1);

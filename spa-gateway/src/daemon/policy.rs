@@ -1,0 +1,245 @@
+//! The policy file and its versions: what is in force, who put it there, what another would change.
+//!
+//! Invariant: the file decides, and what takes access away takes hold before it is written down. A version that
+//! could not be kept is kept at the next reload or start, since the file then differs from the newest one.
+
+use serde_json::{Value, json};
+use spa_gateway_core::{AuditKind, Policy};
+use tracing::{error, info, warn};
+
+use super::{Daemon, DaemonError};
+use crate::audit::AuditLine;
+use crate::clock;
+use crate::control::protocol::{Loss, PolicyLog, PolicyText};
+use crate::policy_file::{self, PolicyFile};
+use crate::store::{Store, StoreError};
+
+/// The longest name an administrator may give, characters.
+const MAX_LOGIN: usize = 64;
+
+/// The policy in force.
+#[derive(Debug)]
+pub(super) struct PolicyWatch {
+    pub(super) file: PolicyFile,
+    /// It, in words.
+    pub(super) state: String,
+    /// Its text; `None` where none could be used at the start, so that nothing is allowed.
+    text: Option<String>,
+    /// Which version it is; `None` if it could not be kept.
+    serial: Option<u64>,
+}
+
+/// Who puts a policy into force, and why.
+#[derive(Debug)]
+pub(super) struct Author {
+    by: String,
+    why: String,
+}
+
+impl Author {
+    /// An administrator at the socket: the kernel says who, the name is what they call themselves.
+    pub(super) fn administrator(uid: u32, login: &str, why: String) -> Self {
+        let login: String = login.chars().take(MAX_LOGIN).collect();
+        let by = if login.is_empty() {
+            format!("uid {uid}")
+        } else {
+            format!("{login} (uid {uid})")
+        };
+        Self { by, why }
+    }
+
+    /// SIGHUP.
+    pub(super) fn signal() -> Self {
+        Self {
+            by: "a signal".to_owned(),
+            why: String::new(),
+        }
+    }
+
+    fn start() -> Self {
+        Self {
+            by: "the file".to_owned(),
+            why: "found at the start".to_owned(),
+        }
+    }
+
+    /// What the audit says of it.
+    fn note(&self, serial: Option<u64>) -> String {
+        let version = serial.map_or_else(|| "not kept".to_owned(), |serial| serial.to_string());
+        let mut note = format!("version {version}, by {}", self.by);
+        if !self.why.is_empty() {
+            note.push_str(": ");
+            note.push_str(&self.why);
+        }
+        note
+    }
+}
+
+impl PolicyWatch {
+    /// Reads the policy at the start. Without one, nothing is allowed. One that was changed while no
+    /// gateway ran is a version like any other.
+    pub(super) fn start(file: PolicyFile, store: &mut Store) -> (Self, Policy) {
+        let read = file
+            .text()
+            .map_err(Into::into)
+            .and_then(|text| Ok((policy_file::parse(&text, file.path())?, text)));
+        let (policy, text) = match read {
+            Ok(read) => read,
+            Err::<_, policy_file::PolicyFileError>(error) => {
+                error!("every new session is refused: {error}");
+                let state = format!("none, so every new session is refused: {error}");
+                let watch = Self {
+                    file,
+                    state,
+                    text: None,
+                    serial: None,
+                };
+                return (watch, Policy::deny_all());
+            }
+        };
+        let serial = keep(store, &Author::start(), &text);
+        let watch = Self {
+            file,
+            state: in_force(&policy, serial),
+            text: Some(text),
+            serial,
+        };
+        (watch, policy)
+    }
+}
+
+impl Daemon {
+    /// Reads the policy again; a wrong one changes nothing. Gives the line that says what came of it.
+    pub(super) fn reload_policy(
+        &mut self,
+        author: &Author,
+    ) -> Result<Result<String, String>, DaemonError> {
+        let read = self.policy.file.text().map_err(Into::into);
+        let parsed = read.and_then(|text| {
+            let policy = policy_file::parse(&text, self.policy.file.path())?;
+            Ok((policy, text))
+        });
+        let (policy, text) = match parsed {
+            Ok(parsed) => parsed,
+            Err::<_, policy_file::PolicyFileError>(error) => {
+                warn!(%error, by = author.by, "policy not read; the one before stays in force");
+                return Ok(Err(format!("{error}; the policy before stays in force")));
+            }
+        };
+        let serial = next_serial(&self.store, &text).ok();
+        let note = author.note(serial);
+        let state = in_force(&policy, serial);
+        self.gateway.handle_policy(policy, Some(note), clock::now());
+        // What is taken away is closed first: writing it down may take as long as the disk likes.
+        self.turn()?;
+        let serial = keep_version(&mut self.store, author, &text);
+        self.policy.text = Some(text);
+        self.policy.state.clone_from(&state);
+        self.policy.serial = serial.as_ref().ok().copied();
+        info!(by = author.by, why = author.why, "policy {state}");
+        Ok(Ok(match serial {
+            Ok(_) => format!("policy {state}"),
+            Err(error) => {
+                warn!(%error, "the policy is in force, and not in its log");
+                format!(
+                    "policy {state}; it could not be written into the log of policies ({error}); run `spa-admin policy reload` when that is mended"
+                )
+            }
+        }))
+    }
+
+    /// Gives the policies that were in force.
+    pub(super) fn policy_log(&self) -> Result<Value, String> {
+        let versions = self
+            .store
+            .policy_versions()
+            .map_err(|error| error.to_string())?;
+        let in_force = self.policy.serial;
+        Ok(json!(PolicyLog { in_force, versions }))
+    }
+
+    /// Gives the text of one of them, or of the one in force.
+    pub(super) fn policy_text(&self, serial: Option<u64>) -> Result<Value, String> {
+        let Some(serial) = serial else {
+            let text = self.policy.text.clone().ok_or_else(|| {
+                "no policy is in force, since the file could not be used at the start; `spa-admin policy check` says why"
+                    .to_owned()
+            })?;
+            let serial = self.policy.serial;
+            return Ok(json!(PolicyText { serial, text }));
+        };
+        let found = self
+            .store
+            .policy_text(serial)
+            .map_err(|error| error.to_string())?;
+        let text = found.ok_or_else(|| {
+            format!("there is no version {serial} any more, or not yet; `spa-admin policy log` shows those there are")
+        })?;
+        let serial = Some(serial);
+        Ok(json!(PolicyText { serial, text }))
+    }
+
+    /// Says what live sessions would lose under another policy.
+    pub(super) fn would_cut(&self, text: &str) -> Result<Value, String> {
+        let policy =
+            policy_file::parse(text, self.policy.file.path()).map_err(|error| error.to_string())?;
+        let cuts = self.gateway.would_cut(&policy, clock::now());
+        let losses: Vec<Loss> = cuts
+            .into_iter()
+            .map(|cut| Loss {
+                session: cut.session.to_string(),
+                user: cut.person.to_string(),
+                lost: cut.lost.iter().map(ToString::to_string).collect(),
+                ends: cut.ends,
+                shortened: cut
+                    .shortened
+                    .into_iter()
+                    .map(|(name, until)| (name.to_string(), until.as_millis()))
+                    .collect(),
+            })
+            .collect();
+        Ok(json!(losses))
+    }
+}
+
+/// Keeps the policy of the start; if it is a new version, the audit says so.
+fn keep(store: &mut Store, author: &Author, text: &str) -> Option<u64> {
+    let before = store.newest_policy().ok().flatten();
+    let serial = match keep_version(store, author, text) {
+        Ok(serial) => serial,
+        Err(error) => {
+            warn!(%error, "the policy is in force, and not in its log");
+            return None;
+        }
+    };
+    if before.is_none_or(|(before, _)| before != serial) {
+        let mut line = AuditLine::new(clock::now().wall.as_millis(), AuditKind::PolicyChanged);
+        line.note = Some(author.note(Some(serial)));
+        store.append(line);
+    }
+    Some(serial)
+}
+
+fn keep_version(store: &mut Store, author: &Author, text: &str) -> Result<u64, StoreError> {
+    let at = clock::now().wall.as_millis();
+    store.keep_policy(at, (&author.by, &author.why), text)
+}
+
+/// Gives the serial a text will have when it is kept.
+fn next_serial(store: &Store, text: &str) -> Result<u64, StoreError> {
+    Ok(match store.newest_policy()? {
+        Some((serial, newest)) if newest == text => serial,
+        Some((serial, _)) => serial.saturating_add(1),
+        None => 1,
+    })
+}
+
+fn in_force(policy: &Policy, serial: Option<u64>) -> String {
+    let version = serial.map_or_else(String::new, |serial| format!(" as version {serial}"));
+    format!(
+        "in force{version}: groups {}, resources {}, rules {}",
+        policy.groups().count(),
+        policy.resources().count(),
+        policy.rules().len()
+    )
+}
