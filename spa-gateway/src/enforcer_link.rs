@@ -138,13 +138,16 @@ pub fn spawn(
     )?;
     let file = find_executable().ok_or(LinkError::NotFound)?;
     // The orders are its standard input: nothing else of ours is open in it.
-    let child = Command::new(&file)
+    let mut command = Command::new(&file);
+    command
         .args(flags(config, tunnel_user, capacity))
         .env_clear()
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         // A Ctrl-C on the terminal is for us; the enforcer ends when we do.
-        .process_group(0)
+        .process_group(0);
+    spa_failpoint::hand_on(&mut command);
+    let child = command
         .spawn()
         .map_err(|source| LinkError::Run { file, source })?;
     Ok((child, EnforcerLink::over(ours)))
@@ -354,6 +357,7 @@ impl EnforcerLink {
         while self.late.len() >= MOST_LATE {
             self.read(RecvFlags::empty())?;
         }
+        spa_failpoint::reach("daemon", "before", order.name());
         self.last += 1;
         let message = order.encode(self.last);
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;

@@ -10,6 +10,7 @@ mod dark;
 mod end;
 mod enrolment;
 mod fixture;
+mod kill;
 mod outside;
 mod policy;
 mod refused;

@@ -190,7 +190,20 @@ impl Gateway {
     /// # Errors
     /// With its words when it ends, or does not answer in time.
     pub fn start(&mut self) -> anyhow::Result<()> {
+        self.start_as(self.daemon_command())
+    }
+
+    /// The same, with all of its programs to stop at one point of `spa-failpoint`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_to_pause_at(&mut self, point: &str) -> anyhow::Result<()> {
         let mut command = self.daemon_command();
+        command.env("SPA_PAUSE_AT", point);
+        self.start_as(command)
+    }
+
+    fn start_as(&mut self, mut command: Command) -> anyhow::Result<()> {
         self.daemon = Some(Program::start(&self.logs, "spa-gateway", &mut command)?);
         let answered = wait_until("the gateway answers `spa-admin status`", READY, || {
             let daemon = self.daemon.as_mut().expect("started just above");
@@ -339,6 +352,24 @@ impl Gateway {
     /// # Errors
     /// When the table cannot be read.
     pub fn openings(&self) -> anyhow::Result<Vec<String>> {
+        let open = self.elements()?;
+        Ok(open.into_iter().map(|(opening, _)| opening).collect())
+    }
+
+    /// How long the last of them still stays open if nobody does anything, by the kernel's own clock.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub fn longest_opening(&self) -> anyhow::Result<Duration> {
+        let open = self.elements()?;
+        Ok(open
+            .into_iter()
+            .map(|(_, left)| left)
+            .max()
+            .unwrap_or_default())
+    }
+
+    fn elements(&self) -> anyhow::Result<Vec<(String, Duration)>> {
         let listing = self
             .space
             .output("nft", &["-j", "list", "table", "inet", "spa"])?;
@@ -348,9 +379,12 @@ impl Gateway {
             let set = &set["set"];
             for element in set["elem"].as_array().into_iter().flatten() {
                 // Elements with a timeout are openings; a set of fixed ports has none.
-                if element["elem"]["expires"].is_number() || element["elem"]["timeout"].is_number()
-                {
-                    found.push(format!("{} {}", set["name"], element["elem"]["val"]));
+                let element = &element["elem"];
+                let timeout = element["timeout"].as_u64();
+                // Seconds; one of which less than a second is left may show its timeout alone.
+                if let Some(left) = element["expires"].as_u64().or(timeout) {
+                    let opening = format!("{} {}", set["name"], element["val"]);
+                    found.push((opening, Duration::from_secs(left)));
                 }
             }
         }

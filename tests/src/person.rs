@@ -230,6 +230,20 @@ impl Person {
         Program::start(&self.logs, "knock", &mut command)
     }
 
+    /// Starts a knock with a recovery code in place of the phone's, which nobody has to wait for.
+    ///
+    /// # Errors
+    /// When `spa` cannot be started.
+    pub fn start_recovery(&self, args: &[&str], code: &str) -> anyhow::Result<Program> {
+        let mut command = self.spa(&["knock"]);
+        command
+            .args(args)
+            .args(["--recovery", code])
+            .arg("--password-file")
+            .arg(self.file("password"));
+        Program::start(&self.logs, "knock", &mut command)
+    }
+
     /// Runs any command of `spa` to its end.
     ///
     /// # Errors

@@ -134,6 +134,42 @@ fn the_pure_crates_are_pure() {
     }
 }
 
+/// Where a test can stop a program, it is a test's program: a release has no such point, and its profile stays without assertions.
+#[test]
+fn a_release_cannot_be_stopped_from_outside() {
+    let points = read("spa-gateway/failpoint/src/lib.rs");
+    let (code, variable) = (points.matches("\npub fn ").count(), "SPA_PAUSE_AT");
+    assert_eq!(
+        points.matches("#[cfg(debug_assertions)]\npub fn ").count(),
+        code
+    );
+    assert_eq!(
+        points
+            .matches("#[cfg(debug_assertions)]\nconst PAUSE_AT")
+            .count(),
+        1
+    );
+    let empty = "#[cfg(not(debug_assertions))]\n#[inline(always)]\npub const fn ";
+    assert_eq!(points.matches(empty).count(), code);
+    // Nothing stands outside of these.
+    assert_eq!(points.matches("fn ").count(), 2 * code);
+    for file in sources() {
+        let name = relative(&file);
+        if name.starts_with("spa-") && name != "spa-gateway/failpoint/src/lib.rs" {
+            assert!(
+                !fs::read_to_string(&file).unwrap().contains(variable),
+                "{name}"
+            );
+        }
+    }
+    for manifest in ["Cargo.toml", ".cargo/config.toml"] {
+        let text = fs::read_to_string(root().join(manifest)).unwrap_or_default();
+        assert!(!text.contains("debug-assertions"), "{manifest}");
+    }
+    // `make install` looks into the programs themselves.
+    assert!(read("tests/tools/need-release.sh").contains(variable));
+}
+
 /// Every program a person runs has its manual page.
 #[test]
 fn every_program_has_its_page() {

@@ -110,10 +110,12 @@ impl Enforcer {
     /// # Errors
     /// [`Fatal`], and only that: everything else is an answer.
     pub fn perform(&mut self, seq: u64, order: &Order) -> Result<Answers, Fatal> {
+        spa_failpoint::reach("enforcer", "before", order.name());
         let outcome = match self.limits.check(order) {
             Ok(()) => self.perform_checked(seq, order),
             Err(reason) => Err(Failure::Refused(reason)),
         };
+        spa_failpoint::reach("enforcer", "after", order.name());
         match outcome {
             Ok(answers) => Ok(answers),
             Err(Failure::Refused(reason)) => Ok(vec![Answer::Refused(reason)]),

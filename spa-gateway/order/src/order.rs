@@ -77,6 +77,24 @@ pub enum Order {
 }
 
 impl Order {
+    /// Gives its name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Key { .. } => "key",
+            Self::Peer { .. } => "peer",
+            Self::RemovePeer { .. } => "remove-peer",
+            Self::ReadPeer { .. } => "read-peer",
+            Self::ListPeers => "list-peers",
+            Self::Flow { .. } => "flow",
+            Self::CloseFlow { .. } => "close-flow",
+            Self::Door { .. } => "door",
+            Self::CloseDoor { .. } => "close-door",
+            Self::Forget { .. } => "forget",
+            Self::ListOpenings => "list-openings",
+        }
+    }
+
     /// Writes the order. The bytes may hold a key: they wipe themselves.
     #[must_use]
     pub fn encode(&self, seq: u64) -> Zeroizing<[u8; ORDER_LEN]> {

@@ -51,11 +51,14 @@ impl Daemon {
                 EffectKind::Observe { wg_key } => orders.looks.push((id, wg_key)),
                 EffectKind::Reply(reply) => {
                     self.give_orders(&mut orders)?;
+                    spa_failpoint::reach("daemon", "before", "reply");
                     self.reply(&reply);
+                    spa_failpoint::reach("daemon", "after", "reply");
                 }
                 EffectKind::Audit(record) => {
                     self.give_orders(&mut orders)?;
                     self.audit(record);
+                    spa_failpoint::reach("daemon", "after", "audit");
                 }
             }
         }
@@ -77,6 +80,7 @@ impl Daemon {
             for ((order, id), given) in orders.iter().zip(waits).zip(given) {
                 match given {
                     Given::Answered(answer) => {
+                        spa_failpoint::reach("daemon", "after", order.name());
                         let outcome = outcome_of(order, &answer)?;
                         self.gateway.handle_performed(id, outcome, now);
                     }
@@ -166,10 +170,12 @@ impl Daemon {
         if recorded.is_empty() {
             return;
         }
+        spa_failpoint::reach("daemon", "before", "record");
         let outcome = self.store.commit(records).map_err(|error| {
             warn!(%error, records = records.len(), "nothing recorded, so nothing opened");
             error.to_string()
         });
+        spa_failpoint::reach("daemon", "after", "record");
         if outcome.is_ok() {
             self.write_audit = None;
         }

@@ -129,9 +129,17 @@ async fn perform(wireguard: &Wireguard, request: Request<'_>) -> Reply {
         Request::Key(key) => vec![done(wireguard.set_key(&key).await, What::Key)],
         Request::Put(peer) => {
             greet = peer.endpoint.and(peer.keepalive).map(|_| peer.key);
-            vec![done(wireguard.put(&peer).await, What::Peer)]
+            spa_failpoint::reach("tunnel", "before", "peer");
+            let put = wireguard.put(&peer).await;
+            spa_failpoint::reach("tunnel", "after", "peer");
+            vec![done(put, What::Peer)]
         }
-        Request::Remove(key) => vec![done(wireguard.remove(&key).await, What::Peer)],
+        Request::Remove(key) => {
+            spa_failpoint::reach("tunnel", "before", "remove-peer");
+            let removed = wireguard.remove(&key).await;
+            spa_failpoint::reach("tunnel", "after", "remove-peer");
+            vec![done(removed, What::Peer)]
+        }
         Request::Read(key) => {
             let found = wireguard
                 .peers()

@@ -286,6 +286,7 @@ fn command(plan: &Plan<'_>, socket: OwnedFd) -> Command {
         .stdout(Stdio::null());
     // A Ctrl-C is for the owner, who then ends the tunnel in order.
     command.process_group(0);
+    spa_failpoint::hand_on(&mut command);
     // Changing to the user one is already would need privileges for nothing.
     if rustix::process::geteuid().as_raw() != plan.tunnel_uid {
         command.uid(plan.tunnel_uid);
