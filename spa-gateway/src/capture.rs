@@ -5,6 +5,7 @@
 //! Invariant: a full intake loses the newest knock and counts it; capture never waits.
 
 mod frame;
+mod known_tags;
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use pnet::datalink::{self, Channel, Config, DataLinkReceiver, NetworkInterface};
 use tracing::{debug, warn};
 
 pub use frame::{Frame, Unfit};
+pub use known_tags::KnownTags;
 
 /// Bytes of every knock (SPEC §4).
 pub const KNOCK_LEN: usize = 512;

@@ -3,6 +3,7 @@
 //! Deadlines run on `CLOCK_BOOTTIME`, which goes on while the machine sleeps: a session
 //! must not live longer for a closed lid.
 
+mod set;
 mod synchronised;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use spa_gateway_core::{Moment, Now};
 use spa_proto::WallTime;
 
 use crate::config::Trust;
+pub use set::SetWatch;
 
 /// Where the kernel lists battery clocks.
 const BATTERY_CLOCKS: &str = "/sys/class/rtc";

@@ -22,7 +22,7 @@ use std::time::Duration;
 use spa_gateway_core::{ClockTrust, Datagram, EffectId, Entropy, Gateway, Moment, Now, Purpose};
 use tracing::{debug, error, info, warn};
 
-use crate::capture::{self, Captured, Dropped};
+use crate::capture::{self, Captured, Dropped, KnownTags};
 use crate::clock::{self, Verdict};
 use crate::config::Trust;
 use crate::control::{self, Message, Signalled};
@@ -63,6 +63,8 @@ enum Event {
     Message(Message),
     /// The enforcer ended.
     EnforcerEnded(ExitStatus),
+    /// Somebody set the wall clock.
+    ClockSet,
 }
 
 /// Why the daemon stops. Its text is one line.
@@ -109,6 +111,8 @@ struct Daemon {
     entropy: KernelEntropy,
     events: Receiver<Event>,
     dropped: Arc<Dropped>,
+    /// The tags the kernel lets pass; `None` where all pass.
+    known_tags: Option<KnownTags>,
     /// Effects whose orders are answered late.
     late: BTreeMap<u64, EffectId>,
     pending: Pending,
@@ -180,6 +184,10 @@ impl Daemon {
             Event::Message(Message::Signalled(Signalled::Reload)) => {
                 // Its outcome is logged either way; nobody waits for an answer.
                 let _ = self.reload_policy(&Author::signal())?;
+            }
+            Event::ClockSet => {
+                debug!("the clock was set");
+                self.look_around(clock::now());
             }
             Event::EnforcerEnded(status) => return Err(DaemonError::EnforcerEnded(status)),
         }
@@ -334,6 +342,11 @@ impl Intake {
             Err(TrySendError::Full(Event::Message(message))) => control::Handed::Full(message),
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => control::Handed::Closed,
         }
+    }
+
+    /// Tells whether anybody still listens.
+    fn clock_set(&self) -> bool {
+        self.0.send(Event::ClockSet).is_ok()
     }
 
     fn enforcer_ended(&self, status: ExitStatus) {

@@ -21,10 +21,12 @@ use rustix::net::{
     SocketType, sockopt,
 };
 use spa_order::{
-    ANSWER_LEN, Answer, DecodeError, Hello, MAX_KNOCK_INTERFACES, Opening, Order, PeerReport, Usage,
+    ANSWER_LEN, Answer, DecodeError, Hello, MAX_KNOCK_INTERFACES, Opening, Order, PeerReport,
+    Replies, Usage,
 };
 
 use crate::accounts::Account;
+use crate::capture::KnownTags;
 use crate::config::Config;
 use crate::reply::ReplySockets;
 
@@ -95,6 +97,8 @@ pub struct Ready {
     pub captures: Vec<OwnedFd>,
     /// The raw sockets for replies.
     pub replies: ReplySockets,
+    /// The table of tags in front of the capture sockets, where the kernel has one.
+    pub tags: Option<KnownTags>,
 }
 
 /// The connection to a running enforcer.
@@ -129,6 +133,7 @@ pub fn spawn(
     config: &Config,
     tunnel_user: Account,
     capacity: u32,
+    credentials: usize,
 ) -> Result<(Child, EnforcerLink), LinkError> {
     let (ours, theirs) = rustix::net::socketpair(
         AddressFamily::UNIX,
@@ -140,7 +145,7 @@ pub fn spawn(
     // The orders are its standard input: nothing else of ours is open in it.
     let mut command = Command::new(&file);
     command
-        .args(flags(config, tunnel_user, capacity))
+        .args(flags(config, tunnel_user, capacity, credentials))
         .env_clear()
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
@@ -154,7 +159,12 @@ pub fn spawn(
 }
 
 /// The enforcer's limits as its command line.
-fn flags(config: &Config, tunnel_user: Account, capacity: u32) -> Vec<OsString> {
+fn flags(
+    config: &Config,
+    tunnel_user: Account,
+    capacity: u32,
+    credentials: usize,
+) -> Vec<OsString> {
     let mut flags: Vec<String> = Vec::new();
     let mut put = |flag: &str, value: String| flags.extend([flag.to_owned(), value]);
     for interface in config.knock.interfaces.get_ref() {
@@ -175,6 +185,7 @@ fn flags(config: &Config, tunnel_user: Account, capacity: u32) -> Vec<OsString> 
         config.session.longest.get_ref().0.as_millis().to_string(),
     );
     put("--max-peers", max_peers(capacity).to_string());
+    put("--credentials", credentials.to_string());
     put("--control-port", config.control.port.to_string());
     for open in &config.firewall.keep_open {
         put("--keep-open", open.to_string());
@@ -228,12 +239,19 @@ impl EnforcerLink {
         let v4 = descriptors.next().ok_or(LinkError::OutOfTurn)?;
         let replies = ReplySockets {
             v4,
-            v6: descriptors.next(),
+            v6: match hello.replies {
+                Replies::Ipv4 => None,
+                Replies::Both => descriptors.next(),
+            },
         };
+        let memory = descriptors.next();
+        let tags = hello.tags.zip(memory.as_ref());
+        let tags = tags.map(|(table, memory)| KnownTags::new(table, memory));
         Ok(Ready {
             hello,
             captures,
             replies,
+            tags: tags.transpose()?,
         })
     }
 
@@ -445,7 +463,7 @@ impl EnforcerLink {
     fn receive_with_descriptors(&mut self) -> Result<((u64, Answer), Vec<OwnedFd>), LinkError> {
         let mut message = [0; ANSWER_LEN + 1];
         let mut space =
-            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_KNOCK_INTERFACES + 2))];
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_KNOCK_INTERFACES + 3))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = rustix::io::retry_on_intr(|| {
             rustix::net::recvmsg(

@@ -284,6 +284,20 @@ impl Store {
         load::load(&self.db, &self.seal)
     }
 
+    /// Counts the credentials and open invites.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub fn credentials(&self) -> Result<usize, StoreError> {
+        let count = "SELECT count(*) FROM credential";
+        self.db
+            .query_row(count, (), |row| row.get(0))
+            .map_err(|source| StoreError::Sql {
+                action: "read",
+                source,
+            })
+    }
+
     /// Gives the private key of the WireGuard interface.
     ///
     /// # Errors

@@ -56,6 +56,11 @@ impl Agenda {
         Some(timer)
     }
 
+    /// Gives the moment of one timer, if it is set.
+    pub(crate) fn time_of(&self, timer: Timer) -> Option<Moment> {
+        self.at.get(&timer).copied()
+    }
+
     /// Gives the moment of the next timer.
     pub(crate) fn next(&self) -> Option<Moment> {
         self.due.first().map(|(at, _)| *at)

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
 
-use spa_proto::{CredentialId, KnockSecret, Slot};
+use spa_proto::{CredentialId, KnockSecret, Slot, Tag};
 
 use crate::addition::Addition;
 use crate::agenda::Timer;
@@ -38,6 +38,27 @@ impl Gateway {
             self.put_audit(AuditRecord::new(now.wall, kind));
         }
         self.slide_tags(now);
+        // A clock that was set moves the minute, too.
+        let minute = now.mono.after(until_slots_move(now));
+        if self
+            .agenda
+            .time_of(Timer::Minute)
+            .is_none_or(|at| at > minute)
+        {
+            self.agenda.set(Timer::Minute, minute);
+        }
+    }
+
+    /// Gives every tag a packet may carry now or in the next minute, for the kernel's filter (SPEC §8
+    /// step 0): a packet with another one cannot be a knock. One that keys share is there more than once.
+    pub fn tags(&self) -> impl Iterator<Item = Tag> {
+        self.tags.tags()
+    }
+
+    /// A number that is another whenever [`tags`](Self::tags) may give others.
+    #[must_use]
+    pub const fn tags_edition(&self) -> u32 {
+        self.tags.edition()
     }
 
     /// Hears which addresses are our own: no knock comes from them.
@@ -83,10 +104,8 @@ impl Gateway {
 
     /// What falls due by the minute. The next one begins when the window of slots moves.
     pub(crate) fn minute(&mut self, now: Now, entropy: &mut dyn Entropy) {
-        let into = now.wall.as_millis() % MINUTE_MS;
-        let left = (MINUTE_MS + SLOTS_MOVE_AT_MS - into - 1) % MINUTE_MS + 1;
         self.agenda
-            .set(Timer::Minute, now.mono.after(Duration::from_millis(left)));
+            .set(Timer::Minute, now.mono.after(until_slots_move(now)));
         self.end_overdue(now);
         self.forget_answers(now);
         if self.is_clock_believed(now) {
@@ -171,4 +190,10 @@ impl Gateway {
         };
         self.add(Change::KnockKeyMade(row()), Addition::KnockKey(row()));
     }
+}
+
+/// How long until the window of slots moves next: 1 ms to a minute.
+fn until_slots_move(now: Now) -> Duration {
+    let into = now.wall.as_millis() % MINUTE_MS;
+    Duration::from_millis((MINUTE_MS + SLOTS_MOVE_AT_MS - into - 1) % MINUTE_MS + 1)
 }

@@ -1,9 +1,16 @@
-//! The socket filter in front of the daemon: SPEC §8 step 0, in classic BPF.
+//! The socket filter in front of the daemon: SPEC §8 step 0, as steps that become a program of the kernel.
 //!
 //! Offsets count from the IP header, since the socket is `SOCK_DGRAM`: the same program serves every kind of
-//! link. Only what was sent to this machine passes; of IPv4 no fragment, of IPv6 no extension header.
+//! link. Only what was sent to this machine passes; of IPv4 no fragment, of IPv6 no extension header. The same
+//! steps become classic BPF, which every kernel takes, and extended BPF (`known`), which also looks the tag up.
+
+mod known;
+#[cfg(test)]
+mod tests;
 
 use libc::sock_filter;
+
+pub use known::known_knocks;
 
 /// Bytes of a UDP header and a knock (SPEC §4).
 const UDP_LEN: u32 = 8 + 512;
@@ -45,12 +52,19 @@ enum Step {
     AtLeast(u32),
     /// Skips the next `count` steps unless A is this.
     Unless(u32, u8),
-    /// The packet passes.
-    Pass,
+    /// The packet passes, as far as its shape goes; its tag is at the offset.
+    Shaped(u32),
+    /// The same; the offset is behind the IPv4 header.
+    ShapedBehind(u32),
 }
 
-/// The program for knocks to `port`.
+/// The program for knocks to `port`, whatever their tag.
 pub fn knocks(port: u16) -> Vec<sock_filter> {
+    assemble(&shape(port))
+}
+
+/// What any knock looks like.
+fn shape(port: u16) -> Vec<Step> {
     let port = u32::from(port);
     let ipv4 = [
         Step::Byte(0),
@@ -94,9 +108,8 @@ pub fn knocks(port: u16) -> Vec<sock_filter> {
         Step::IsNot(0x0200_0000),
         Step::IsNot(0x0300_0000),
         Step::IsNot(0x0400_0000),
-        Step::Pass,
     ];
-    let behind = u8::try_from(ipv4.len() + no_wireguard.len()).expect("a short program");
+    let behind = u8::try_from(ipv4.len() + no_wireguard.len() + 1).expect("a short program");
     let mut steps = vec![
         Step::Half(ABOUT_PACKET_TYPE),
         Step::Is(TO_US),
@@ -105,11 +118,13 @@ pub fn knocks(port: u16) -> Vec<sock_filter> {
     ];
     steps.extend(ipv4);
     steps.extend(no_wireguard);
+    steps.push(Step::ShapedBehind(8));
     steps.push(Step::Half(ABOUT_PROTOCOL));
     steps.push(Step::Is(0x86DD));
     steps.extend(ipv6);
     steps.extend(no_wireguard);
-    assemble(&steps)
+    steps.push(Step::Shaped(48));
+    steps
 }
 
 /// The program that lets nothing pass, for sockets that only send.
@@ -140,178 +155,10 @@ fn assemble(steps: &[Step]) -> Vec<sock_filter> {
                 Step::HasNone(k) => instruction(0x45, drop, 0, k),
                 Step::AtLeast(k) => instruction(0x35, 0, drop, k),
                 Step::Unless(k, count) => instruction(0x15, 0, count, k),
-                Step::Pass => instruction(0x06, 0, 0, WHOLE),
+                Step::Shaped(_) | Step::ShapedBehind(_) => instruction(0x06, 0, 0, WHOLE),
             }
         })
         .collect();
     program.push(instruction(0x06, 0, 0, 0));
     program
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Runs the program as the kernel would; a read past the end drops.
-    fn passes(packet: &[u8], protocol: u32, packet_type: u32) -> bool {
-        let program = knocks(51_820);
-        let (mut a, mut x, mut at) = (0_u32, 0_u32, 0_usize);
-        loop {
-            let step = program[at];
-            at += 1;
-            let load = |offset: u32, len: usize| -> Option<u32> {
-                match offset {
-                    ABOUT_PROTOCOL => return Some(protocol),
-                    ABOUT_PACKET_TYPE => return Some(packet_type),
-                    _ => {}
-                }
-                let offset = usize::try_from(offset).expect("small");
-                let bytes = packet.get(offset..offset + len)?;
-                Some(
-                    bytes
-                        .iter()
-                        .fold(0, |value, byte| value << 8 | u32::from(*byte)),
-                )
-            };
-            let loaded = match step.code {
-                0x30 => load(step.k, 1),
-                0x28 => load(step.k, 2),
-                0x48 => load(step.k + x, 2),
-                0x20 => load(step.k, 4),
-                0x40 => load(step.k + x, 4),
-                _ => Some(a),
-            };
-            let Some(loaded) = loaded else { return false };
-            a = loaded;
-            let skip = match step.code {
-                0xB1 => {
-                    let Some(byte) = load(0, 1) else { return false };
-                    x = 4 * (byte & 0xF);
-                    0
-                }
-                0x1C => {
-                    a = a.wrapping_sub(x);
-                    0
-                }
-                0x54 => {
-                    a &= step.k;
-                    0
-                }
-                0x15 => {
-                    if a == step.k {
-                        step.jt
-                    } else {
-                        step.jf
-                    }
-                }
-                0x45 => {
-                    if a & step.k != 0 {
-                        step.jt
-                    } else {
-                        step.jf
-                    }
-                }
-                0x35 => {
-                    if a >= step.k {
-                        step.jt
-                    } else {
-                        step.jf
-                    }
-                }
-                0x06 => return step.k != 0,
-                _ => 0,
-            };
-            at += usize::from(skip);
-        }
-    }
-
-    fn ipv4(payload: usize) -> Vec<u8> {
-        let mut packet = vec![0x45, 0];
-        let total = u16::try_from(28 + payload).expect("small");
-        packet.extend(total.to_be_bytes());
-        packet.extend([0, 0, 0x40, 0, 64, 17, 0, 0, 198, 51, 100, 7, 192, 0, 2, 1]);
-        udp(&mut packet, payload);
-        packet
-    }
-
-    fn ipv6(payload: usize) -> Vec<u8> {
-        let mut packet = vec![0x60, 0, 0, 0];
-        packet.extend(u16::try_from(8 + payload).expect("small").to_be_bytes());
-        packet.extend([17, 64]);
-        packet.extend([0x20; 32]);
-        udp(&mut packet, payload);
-        packet
-    }
-
-    fn udp(packet: &mut Vec<u8>, payload: usize) {
-        packet.extend(40_000_u16.to_be_bytes());
-        packet.extend(51_820_u16.to_be_bytes());
-        packet.extend(u16::try_from(8 + payload).expect("small").to_be_bytes());
-        packet.extend([0, 0]);
-        packet.extend(vec![0xAB; payload]);
-    }
-
-    const V4: u32 = 0x0800;
-    const V6: u32 = 0x86DD;
-
-    #[test]
-    fn a_knock_passes_in_either_family() {
-        assert!(passes(&ipv4(512), V4, TO_US));
-        assert!(passes(&ipv6(512), V6, TO_US));
-    }
-
-    #[test]
-    fn a_knock_passes_behind_ip_options() {
-        let mut packet = ipv4(512);
-        packet[0] = 0x46;
-        packet[2..4].copy_from_slice(&(512_u16 + 8 + 24).to_be_bytes());
-        packet.splice(20..20, [1, 1, 1, 0]);
-        assert!(passes(&packet, V4, TO_US));
-    }
-
-    #[test]
-    fn any_other_length_is_dropped() {
-        for len in [0, 1, 32, 148, 511, 513, 1024] {
-            assert!(!passes(&ipv4(len), V4, TO_US), "{len}");
-            assert!(!passes(&ipv6(len), V6, TO_US), "{len}");
-        }
-        let mut lying = ipv4(512);
-        lying[24..26].copy_from_slice(&519_u16.to_be_bytes());
-        assert!(!passes(&lying, V4, TO_US));
-    }
-
-    #[test]
-    fn another_port_protocol_or_receiver_is_dropped() {
-        for (at, value) in [(23, 0_u8), (9, 6), (6, 0x20), (7, 1), (0, 0x44), (0, 0x65)] {
-            let mut packet = ipv4(512);
-            packet[at] = value;
-            assert!(!passes(&packet, V4, TO_US), "byte {at} = {value}");
-        }
-        for (at, value) in [(43, 0_u8), (6, 6), (6, 44), (0, 0x45)] {
-            let mut packet = ipv6(512);
-            packet[at] = value;
-            assert!(!passes(&packet, V6, TO_US), "byte {at} = {value}");
-        }
-        for packet_type in 1..=4 {
-            assert!(!passes(&ipv4(512), V4, packet_type));
-        }
-        assert!(!passes(&ipv4(512), 0x0806, TO_US));
-    }
-
-    #[test]
-    fn what_looks_like_wireguard_is_left_to_wireguard() {
-        for kind in 1..=4 {
-            for (mut packet, protocol, at) in [(ipv4(512), V4, 28), (ipv6(512), V6, 48)] {
-                packet[at..at + 4].copy_from_slice(&[kind, 0, 0, 0]);
-                assert!(!passes(&packet, protocol, TO_US));
-                packet[at + 3] = 1;
-                assert!(passes(&packet, protocol, TO_US));
-            }
-        }
-        for kind in [0, 5] {
-            let mut packet = ipv4(512);
-            packet[28..32].copy_from_slice(&[kind, 0, 0, 0]);
-            assert!(passes(&packet, V4, TO_US));
-        }
-    }
 }

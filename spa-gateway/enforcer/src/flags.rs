@@ -21,6 +21,8 @@ pub struct Flags {
     pub max_ttl_ms: u32,
     /// The most peers.
     pub max_peers: u32,
+    /// How many credentials there are now; the tag table has room for more.
+    pub credentials: u32,
     /// The user `spa-tunnel` runs as: a name or a number.
     pub tunnel_user: String,
 }
@@ -82,7 +84,7 @@ impl Flags {
     }
 }
 
-const VALUED: [&str; 11] = [
+const VALUED: [&str; 12] = [
     "--knock-interface",
     "--port",
     "--wg-interface",
@@ -91,6 +93,7 @@ const VALUED: [&str; 11] = [
     "--address",
     "--max-ttl-ms",
     "--max-peers",
+    "--credentials",
     "--control-port",
     "--keep-open",
     "--tunnel-user",
@@ -106,6 +109,7 @@ struct Given {
     addresses: Vec<(IpAddr, u8)>,
     max_ttl_ms: Option<u32>,
     max_peers: Option<u32>,
+    credentials: Option<u32>,
     control_port: Option<u16>,
     keep_open: Vec<Port>,
     masquerade: Option<()>,
@@ -184,6 +188,10 @@ impl Given {
                     peers.ok_or_else(|| wrong("1 to 65536"))?,
                 )
             }
+            "--credentials" => {
+                let credentials = value.parse().map_err(|_| wrong("a number"))?;
+                once(&mut self.credentials, flag, credentials)
+            }
             "--control-port" => once(&mut self.control_port, flag, port()?),
             "--keep-open" => {
                 let port = kept_open(value).ok_or_else(|| wrong("PORT/tcp or PORT/udp"))?;
@@ -229,6 +237,7 @@ impl Given {
             backend: required(self.backend, "--wg-backend")?,
             max_ttl_ms: required(self.max_ttl_ms, "--max-ttl-ms")?,
             max_peers: required(self.max_peers, "--max-peers")?,
+            credentials: required(self.credentials, "--credentials")?,
             tunnel_user: required(self.tunnel_user, "--tunnel-user")?,
         })
     }
@@ -279,7 +288,7 @@ mod tests {
 
     const GOOD: &str = "--knock-interface eth0 --knock-interface ppp0 --port 51820 --wg-interface spa0 \
         --wg-port 51820 --wg-backend auto --address 10.200.0.1/16 --address fd5a:1::1/64 \
-        --max-ttl-ms 86400000 --max-peers 1000 --control-port 8700 --keep-open 22/tcp --masquerade \
+        --max-ttl-ms 86400000 --max-peers 1000 --credentials 12 --control-port 8700 --keep-open 22/tcp --masquerade \
         --tunnel-user spa-tunnel";
 
     fn parse(line: &str) -> Result<Flags, FlagError> {
@@ -310,6 +319,7 @@ mod tests {
             ("--wg-backend", "--wg-backend auto"),
             ("--max-ttl-ms", "--max-ttl-ms 86400000"),
             ("--max-peers", "--max-peers 1000"),
+            ("--credentials", "--credentials 12"),
             ("--control-port", "--control-port 8700"),
             ("--tunnel-user", "--tunnel-user spa-tunnel"),
         ] {
@@ -328,6 +338,7 @@ mod tests {
             "--max-ttl-ms 0",
             "--max-ttl-ms 86400001",
             "--max-peers 65537",
+            "--credentials -1",
             "--address 10.200.0.1",
             "--address 10.200.0.1/31",
             "--address 127.0.0.1/8",

@@ -1,17 +1,19 @@
 //! The sockets the daemon works with and may not open itself: one for knocks per interface, and for replies.
 //!
 //! A capture socket has its filter locked before it is bound, so that it never holds a packet the filter
-//! would not let pass. The reply sockets take whole IP packets and receive nothing.
+//! would not let pass. The reply sockets take whole IP packets and receive nothing. Where the kernel takes a
+//! filter that looks tags up, its table is memory the daemon writes: no order is needed for a tag, and no
+//! capability (docs/decisions/0007).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
-use spa_order::{KnockInterfaces, Replies};
+use spa_order::{KnockInterfaces, Replies, TagTable};
 
-use crate::filter;
-use crate::socket::{bind_to_interface, filter_for_good, ignore_outgoing};
+use crate::socket::{attach_for_good, bind_to_interface, filter_for_good, ignore_outgoing};
+use crate::{bpf, filter};
 
 /// Bytes of knocks, with the kernel's bookkeeping, that may wait: 10 ms of the strongest flood of DESIGN §9
 /// (100,000 junk packets a second of about 2.3 kB each), three times over.
@@ -23,6 +25,15 @@ pub struct Handover {
     knock: KnockInterfaces,
     captures: Vec<OwnedFd>,
     replies: Vec<OwnedFd>,
+    tags: Option<Tags>,
+}
+
+/// The filter that looks tags up, and the memory of its table.
+#[derive(Debug)]
+struct Tags {
+    table: TagTable,
+    memory: OwnedFd,
+    program: OwnedFd,
 }
 
 /// What could not be opened.
@@ -48,11 +59,11 @@ pub enum HandoverError {
 }
 
 impl Handover {
-    /// Opens everything.
+    /// Opens everything, with a tag table for so many credentials.
     ///
     /// # Errors
     /// See [`HandoverError`].
-    pub fn open(interfaces: &[String], port: u16) -> Result<Self, HandoverError> {
+    pub fn open(interfaces: &[String], port: u16, credentials: u32) -> Result<Self, HandoverError> {
         let index =
             |name: &String| index_of(name).ok_or_else(|| HandoverError::NoInterface(name.clone()));
         let indices = interfaces
@@ -60,12 +71,21 @@ impl Handover {
             .map(index)
             .collect::<Result<Vec<_>, _>>()?;
         let knock = KnockInterfaces::new(&indices).ok_or(HandoverError::Interfaces)?;
+        let tags = Tags::load(port, credentials)
+            .inspect_err(|error| {
+                eprintln!(
+                    "spa-enforcer: warning: no tag filter in this kernel ({error}), so junk of a knock's shape \
+                     costs user space a look; it takes Linux 5.5 and CAP_BPF"
+                );
+            })
+            .ok();
         let mut captures = Vec::new();
         for (interface, index) in interfaces.iter().zip(indices) {
-            let socket = capture(index, port).map_err(|source| HandoverError::Capture {
-                interface: interface.clone(),
-                source,
-            })?;
+            let socket =
+                capture(index, port, tags.as_ref()).map_err(|source| HandoverError::Capture {
+                    interface: interface.clone(),
+                    source,
+                })?;
             captures.push(socket);
         }
         let mut replies = vec![reply(AddressFamily::INET).map_err(HandoverError::Reply)?];
@@ -79,6 +99,7 @@ impl Handover {
             knock,
             captures,
             replies,
+            tags,
         })
     }
 
@@ -96,13 +117,33 @@ impl Handover {
         }
     }
 
+    /// The tag table, if the kernel looks tags up.
+    pub fn tags(&self) -> Option<TagTable> {
+        self.tags.as_ref().map(|tags| tags.table)
+    }
+
     /// All of them, in the order [`spa_order::Hello`] promises.
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         self.captures
             .iter()
             .chain(&self.replies)
+            .chain(self.tags.as_ref().map(|tags| &tags.memory))
             .map(AsFd::as_fd)
             .collect()
+    }
+}
+
+impl Tags {
+    fn load(port: u16, credentials: u32) -> io::Result<Self> {
+        let table = TagTable::for_credentials(credentials);
+        let bytes = table.words() * size_of::<u32>();
+        let memory = bpf::memory(u32::try_from(bytes).map_err(io::Error::other)?)?;
+        let program = bpf::load(&filter::known_knocks(port, table, &memory))?;
+        Ok(Self {
+            table,
+            memory,
+            program,
+        })
     }
 }
 
@@ -117,7 +158,7 @@ fn index_of(interface: &str) -> Option<u32> {
     rustix::net::netdevice::name_to_index(socket, interface).ok()
 }
 
-fn capture(index: u32, port: u16) -> io::Result<OwnedFd> {
+fn capture(index: u32, port: u16, tags: Option<&Tags>) -> io::Result<OwnedFd> {
     // Protocol 0: it receives nothing before it is bound.
     let socket = socket_with(
         AddressFamily::PACKET,
@@ -125,7 +166,10 @@ fn capture(index: u32, port: u16) -> io::Result<OwnedFd> {
         SocketFlags::CLOEXEC,
         None,
     )?;
-    filter_for_good(&socket, &mut filter::knocks(port))?;
+    match tags {
+        Some(tags) => attach_for_good(&socket, &tags.program)?,
+        None => filter_for_good(&socket, &mut filter::knocks(port))?,
+    }
     set_socket_recv_buffer_size_force(&socket, CAPTURE_BUFFER)?;
     ignore_outgoing(&socket)?;
     bind_to_interface(&socket, index)?;

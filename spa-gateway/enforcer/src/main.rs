@@ -5,6 +5,7 @@
 
 use std::process::ExitCode;
 
+mod bpf;
 mod conntrack;
 mod enforcer;
 mod filter;

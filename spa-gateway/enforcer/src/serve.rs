@@ -86,7 +86,7 @@ pub fn serve(flags: &Flags) -> Result<(), ServeError> {
     let orders = Arc::new(Orders::from_stdin()?);
     privilege::check()?;
     let user = User::find(&flags.tunnel_user)?;
-    let handover = Handover::open(&flags.plan.knock, flags.plan.knock_port)?;
+    let handover = Handover::open(&flags.plan.knock, flags.plan.knock_port, flags.credentials)?;
     let kernel = |what| move |source| ServeError::Kernel { what, source };
     let routes = Link::route().map_err(kernel("ask for routes"))?;
     let conntrack = Conntrack::open().map_err(kernel("ask for tracked connections"))?;
@@ -113,6 +113,7 @@ pub fn serve(flags: &Flags) -> Result<(), ServeError> {
         wireguard: wireguard.index(),
         replies: handover.replies(),
         knock: handover.knock(),
+        tags: handover.tags(),
     };
     let forgetter = Forgetter::start(conntrack, Arc::clone(&orders))?;
     let limits = Limits::new(flags);

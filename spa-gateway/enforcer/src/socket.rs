@@ -24,6 +24,16 @@ pub fn filter_for_good(socket: impl AsFd, program: &mut [sock_filter]) -> io::Re
     set(&socket, libc::SOL_SOCKET, libc::SO_LOCK_FILTER, &1)
 }
 
+/// Attaches a loaded program and locks it, as [`filter_for_good`] does.
+///
+/// # Errors
+/// The kernel's errno.
+pub fn attach_for_good(socket: impl AsFd, program: impl AsFd) -> io::Result<()> {
+    let program = program.as_fd().as_raw_fd();
+    set(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, &program)?;
+    set(&socket, libc::SOL_SOCKET, libc::SO_LOCK_FILTER, &1)
+}
+
 /// Keeps what the machine itself sends off a packet socket.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 
 use crate::limits::KnockInterfaces;
 use crate::opening::{DOOR_LEN, Door, FLOW_LEN, Flow};
+use crate::tag_table::TagTable;
 use crate::wire::{ANSWER_LEN, DecodeError, Reader, Writer};
 
 /// One answer to one order, or one line of a list.
@@ -41,7 +42,8 @@ pub enum Answer {
 /// The first answer of all.
 ///
 /// With it come, by `SCM_RIGHTS` and in this order: one `AF_PACKET` socket per knock
-/// interface, then the raw IPv4 reply socket, then the raw IPv6 one if `replies` says so.
+/// interface, then the raw IPv4 reply socket, then the raw IPv6 one if `replies` says so, then the
+/// memory of the tag table if there is one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Hello {
     /// Who does WireGuard.
@@ -52,6 +54,8 @@ pub struct Hello {
     pub replies: Replies,
     /// The knock interfaces, in the order of the capture sockets.
     pub knock: KnockInterfaces,
+    /// The table of tags in front of the capture sockets; `None` where the kernel takes no such filter.
+    pub tags: Option<TagTable>,
 }
 
 impl Hello {
@@ -62,7 +66,7 @@ impl Hello {
             Replies::Ipv4 => 1,
             Replies::Both => 2,
         };
-        self.knock.indices().len() + replies
+        self.knock.indices().len() + replies + usize::from(self.tags.is_some())
     }
 }
 
@@ -278,6 +282,8 @@ impl Hello {
             Replies::Both => 2,
         }]);
         self.knock.write(out);
+        let buckets = self.tags.map_or(0, TagTable::buckets);
+        out.put(&buckets.to_be_bytes());
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -294,6 +300,10 @@ impl Hello {
                 _ => return Err(DecodeError::Value),
             },
             knock: KnockInterfaces::read(from)?,
+            tags: match from.u32()? {
+                0 => None,
+                buckets => Some(TagTable::from_buckets(buckets).ok_or(DecodeError::Value)?),
+            },
         })
     }
 }
@@ -420,9 +430,10 @@ mod tests {
             wireguard: 4,
             replies: Replies::Both,
             knock,
+            tags: TagTable::from_buckets(4_096),
         };
         std::vec![
-            (Answer::Hello(hello), 39),
+            (Answer::Hello(hello), 43),
             (Answer::Done, 0),
             (Answer::Peer(peer), 76),
             (
@@ -526,11 +537,13 @@ mod tests {
             wireguard: 4,
             replies: Replies::Both,
             knock,
+            tags: TagTable::from_buckets(4_096),
         };
-        assert_eq!(hello.descriptors(), 5);
+        assert_eq!(hello.descriptors(), 6);
         assert_eq!(
             Hello {
                 replies: Replies::Ipv4,
+                tags: None,
                 ..hello
             }
             .descriptors(),

@@ -34,7 +34,7 @@
 //! | order `Door` / `CloseDoor` | 23 / 19 | door, and the ttl |
 //! | order `Forget` | 17 | tunnel address |
 //! | orders `ListPeers`, `ListOpenings` | 0 | |
-//! | answer `Hello` | 39 | backend 1, WireGuard interface 4, replies 1, count 1, 8 × 4 knock interfaces |
+//! | answer `Hello` | 43 | backend 1, WireGuard interface 4, replies 1, count 1, 8 × 4 knock interfaces, buckets of the tag table 4 (0 = none) |
 //! | answer `Peer` | 76 | key 32, endpoint 17 + 2 (all zero = none), handshake 1 + 8, received 8, sent 8 |
 //! | answer `Opening` | 62 | door 0 or flow 1: 1, door or flow 41, remaining ms 4, packets 8, bytes 8 |
 //! | answer `Refused` | 1 | reason |
@@ -51,6 +51,7 @@ mod limits;
 mod opening;
 mod order;
 mod secret;
+mod tag_table;
 mod wire;
 
 pub use answer::{Answer, Backend, Hello, Opening, PeerReport, Reason, Replies, Usage, What};
@@ -60,6 +61,7 @@ pub use limits::{
 pub use opening::{Door, Flow, FlowTarget, Protocol};
 pub use order::Order;
 pub use secret::SecretBytes32;
+pub use tag_table::{ALL_PASS, HEADER_WORDS, SLOTS, TagTable};
 pub use wire::{ANSWER_LEN, DecodeError, FORMAT, ORDER_LEN};
 /// What [`Order::encode`] wraps its bytes in: a copy that wipes itself.
 pub use zeroize::Zeroizing;

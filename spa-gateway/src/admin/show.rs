@@ -275,6 +275,7 @@ pub fn status(status: &Status) {
         }
     };
     lines.push(("refused knocks", counts(&status.refusals)));
+    lines.push(("kernel filter", status.filter.clone()));
     lines.push(("dropped unread", counts(&status.dropped)));
     print_lines(&lines);
 }

@@ -255,6 +255,8 @@ pub struct Status {
     pub refusals: BTreeMap<String, u32>,
     /// What capture dropped since the start, by reason.
     pub dropped: BTreeMap<String, u32>,
+    /// What the kernel lets through to capture, in words.
+    pub filter: String,
 }
 
 /// A person or machine.

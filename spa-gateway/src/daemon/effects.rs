@@ -32,7 +32,13 @@ struct Orders {
 
 impl Daemon {
     /// Performs everything that is out now. Tells whether there was anything.
+    ///
+    /// What the core decided is known to the kernel's filter before anybody is answered: the new key of a
+    /// device is used as soon as its reply is there.
     pub(super) fn perform(&mut self) -> Result<bool, DaemonError> {
+        if let Some(known) = &mut self.known_tags {
+            known.follow(&self.gateway);
+        }
         let mut orders = Orders::default();
         let mut recorded = Vec::new();
         let mut records = Vec::new();

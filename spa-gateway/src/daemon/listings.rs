@@ -7,6 +7,7 @@ use spa_gateway_core::{DeviceView, InviteView, Name, PersonKind, Refusal, Sessio
 use spa_order::Opening;
 
 use super::{Daemon, DaemonError};
+use crate::capture::KnownTags;
 use crate::clock;
 use crate::control::protocol::{Device, Session, Status, User, UserKind};
 use crate::store::Freshness;
@@ -64,14 +65,22 @@ impl Daemon {
             .map(|refusal| (refusal.name().to_owned(), counters.of(*refusal)))
             .filter(|(_, count)| *count > 0)
             .collect();
+        let [unfit, length, full] = [
+            &self.dropped.unfit,
+            &self.dropped.length,
+            &self.dropped.full,
+        ]
+        .map(|count| count.load(Ordering::Relaxed));
+        let strangers = self.known_tags.as_ref().map_or(0, KnownTags::strangers);
         let dropped = [
-            ("not a datagram", &self.dropped.unfit),
-            ("length", &self.dropped.length),
-            ("intake full", &self.dropped.full),
+            ("unknown tag", strangers),
+            ("not a datagram", unfit),
+            ("length", length),
+            ("intake full", full),
         ];
         let dropped: BTreeMap<String, u32> = dropped
             .into_iter()
-            .map(|(name, count)| (name.to_owned(), count.load(Ordering::Relaxed)))
+            .map(|(name, count)| (name.to_owned(), count))
             .filter(|(_, count)| *count > 0)
             .collect();
         let facts = &self.facts;
@@ -106,6 +115,10 @@ impl Daemon {
             flows: openings.len() - doors,
             refusals,
             dropped,
+            filter: self.known_tags.as_ref().map_or_else(
+                || "by shape only: this kernel or its settings take no tag filter, so every packet that looks like a knock costs a look; the log of the start says why".to_owned(),
+                |known| format!("by shape and tag, {} tags", known.count()),
+            ),
         })
     }
 }

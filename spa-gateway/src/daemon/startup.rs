@@ -3,6 +3,7 @@
 //! Everything that can be refused without touching the machine is refused first. Then
 //! the admin socket, the enforcer, the user, the sandbox, the threads.
 
+use std::io;
 use std::path::Path;
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use super::effects::state_of;
 use super::{ClockWatch, Daemon, DaemonError, Facts, Intake, KernelEntropy, PolicyWatch};
 use crate::accounts::{self, AccountError};
 use crate::capture::{self, Dropped, Source};
-use crate::clock;
+use crate::clock::{self, SetWatch};
 use crate::config::{Config, ConfigError};
 use crate::control::{self, SocketError};
 use crate::enforcer_link::{self, EnforcerLink, LinkError, Ready};
@@ -113,7 +114,9 @@ pub fn run(config_file: &Path) -> Result<(), StartError> {
     let has_battery_clock = clock::has_battery_clock();
 
     let capacity = capacity(&config);
-    let (child, mut link) = enforcer_link::spawn(&config, tunnel_account, capacity)?;
+    let clock_set = SetWatch::new();
+    let credentials = store.credentials()?;
+    let (child, mut link) = enforcer_link::spawn(&config, tunnel_account, capacity, credentials)?;
     let (child, ready) = wait_ready(child, &mut link)?;
     sandbox::leave_root(account)?;
     sandbox::close_files(Directories {
@@ -143,9 +146,11 @@ pub fn run(config_file: &Path) -> Result<(), StartError> {
         hello,
         captures,
         replies,
+        tags,
     } = ready;
     start_threads(&config, captures, hello.knock.indices(), &dropped, &intake)?;
     watch(child, intake.clone())?;
+    watch_clock(clock_set, intake.clone())?;
     let mut daemon = Daemon {
         gateway,
         store,
@@ -154,6 +159,7 @@ pub fn run(config_file: &Path) -> Result<(), StartError> {
         entropy: KernelEntropy,
         events,
         dropped,
+        known_tags: tags,
         late: std::collections::BTreeMap::new(),
         pending: super::Pending::default(),
         policy: policy_watch,
@@ -341,6 +347,32 @@ fn watch(mut child: Child, intake: Intake) -> Result<(), StartError> {
         .map(|_| ())
         .map_err(|source| StartError::Thread {
             what: "the enforcer's watch",
+            source,
+        })
+}
+
+/// Waits in a thread of its own for somebody to set the clock.
+fn watch_clock(set: io::Result<SetWatch>, intake: Intake) -> Result<(), StartError> {
+    let watch = move || -> io::Result<()> {
+        let set = set?;
+        loop {
+            set.wait()?;
+            if !intake.clock_set() {
+                return Ok(());
+            }
+        }
+    };
+    thread::Builder::new()
+        .name("clock-watch".to_owned())
+        .stack_size(64 * 1024)
+        .spawn(move || {
+            if let Err(error) = watch() {
+                warn!(%error, "a clock that is set is noticed within half a minute only");
+            }
+        })
+        .map(|_| ())
+        .map_err(|source| StartError::Thread {
+            what: "the clock's watch",
             source,
         })
 }

@@ -67,6 +67,7 @@ impl Town {
             entropy: KernelEntropy,
             events,
             dropped: Arc::new(Dropped::default()),
+            known_tags: None,
             late: BTreeMap::new(),
             pending: Pending::default(),
             policy: watch,

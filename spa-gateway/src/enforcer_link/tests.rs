@@ -185,17 +185,20 @@ fn a_longer_message_is_no_answer() {
 }
 
 #[test]
-fn the_greeting_brings_its_sockets() {
-    let (mut link, thread) = link(|socket| {
+fn the_greeting_brings_its_sockets_and_the_tag_table() {
+    let table = spa_order::TagTable::for_credentials(0);
+    let (mut link, thread) = link(move |socket| {
         let hello = Hello {
             backend: Backend::Embedded,
             wireguard: 4,
             replies: Replies::Both,
             knock: KnockInterfaces::new(&[2]).expect("one"),
+            tags: Some(table),
         };
         let file = std::fs::File::open("/dev/null").expect("open");
-        let fds = [file.as_fd(), file.as_fd(), file.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+        let memory = tempfile::tempfile().expect("a file");
+        let fds = [file.as_fd(), file.as_fd(), file.as_fd(), memory.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
         let message = Answer::Hello(hello).encode(0);
@@ -206,6 +209,7 @@ fn the_greeting_brings_its_sockets() {
     thread.join().expect("ended");
     assert_eq!(ready.captures.len(), 1);
     assert!(ready.replies.v6.is_some());
+    assert!(ready.tags.is_some());
 }
 
 #[test]
@@ -221,7 +225,7 @@ fn the_limits_are_on_the_command_line() {
         [wireguard]\naddresses = [\"10.200.0.1/16\"]\n[firewall]\nkeep-open = [\"22/tcp\"]\nmasquerade = true\n";
     let config = Config::parse(text, Path::new("/etc/spa/gateway.toml")).expect("sound");
     let user = crate::accounts::find(&crate::config::UserRef::Number(64_181)).expect("a user");
-    let flags = flags(&config, user, 1_000);
+    let flags = flags(&config, user, 1_000, 12);
     let line: Vec<&str> = flags
         .iter()
         .map(|flag| flag.to_str().expect("text"))
@@ -229,7 +233,7 @@ fn the_limits_are_on_the_command_line() {
     assert_eq!(
         line.join(" "),
         "--knock-interface eth0 --knock-interface eth1 --port 51820 --wg-interface spa0 --wg-port 51820 \
-         --wg-backend auto --address 10.200.0.1/16 --max-ttl-ms 86400000 --max-peers 2000 --control-port 8700 \
+         --wg-backend auto --address 10.200.0.1/16 --max-ttl-ms 86400000 --max-peers 2000 --credentials 12 --control-port 8700 \
          --keep-open 22/tcp --tunnel-user 64181 --masquerade"
     );
 }

@@ -1,11 +1,14 @@
 //! Clocks: nothing is accepted while ours is not believed; keys and invites age by the calendar.
 
+use alloc::collections::BTreeSet;
 use core::time::Duration;
+
+use spa_proto::{Slot, Tag, WallTime};
 
 use super::rig::{Device, Did, Rig, settings, store_of};
 use crate::{
     ACCEPTED, AuditKind, ClockTrust, Confirm, FLOOR_EVERY, HANDED_OUT, InviteTerms, MAX_ROTATING,
-    Refusal,
+    Now, Refusal,
 };
 
 const DAY: u64 = 24 * 60 * 60;
@@ -74,6 +77,88 @@ fn a_knock_passes_in_every_slot_as_minutes_go_by() {
         rig.pass_secs(17);
         assert!(rig.open(&mut bot, &[]).is_some());
     }
+}
+
+/// The tags a packet may carry at this time.
+fn in_window(bot: &Device, at: WallTime) -> BTreeSet<Tag> {
+    Slot::window(at).map(|slot| bot.keys.tag(slot)).into()
+}
+
+fn known(rig: &Rig) -> BTreeSet<Tag> {
+    rig.gateway.tags().collect()
+}
+
+#[test]
+fn the_kernel_knows_every_tag_before_a_packet_may_carry_it() {
+    let late = Duration::from_millis(900);
+    let bot = Device::of("bot", 7);
+    let mut rig = Rig::with(&[&bot]);
+    let begun = rig.now.mono;
+    let (mut slides, mut edition) = (0, rig.gateway.tags_edition());
+    while rig.now.mono.since(begun) < Duration::from_secs(15 * 60) {
+        // What the daemon wrote when it was last awake must do until it is awake again, which is late.
+        let written = known(&rig);
+        let due = rig
+            .gateway
+            .poll_timeout()
+            .expect("there is always a minute");
+        let sleeps = due.since(rig.now.mono) + late;
+        for part in 0..=100 {
+            let at = rig.now.wall.saturating_add(sleeps * part / 100);
+            assert!(written.is_superset(&in_window(&bot, at)), "{at:?}");
+        }
+        rig.now = Now {
+            wall: rig.now.wall.saturating_add(sleeps),
+            mono: rig.now.mono.after(sleeps),
+        };
+        rig.gateway.handle_timeout(rig.now, &mut rig.entropy);
+        rig.run();
+        let is_new = rig.gateway.tags_edition()
+            != core::mem::replace(&mut edition, rig.gateway.tags_edition());
+        assert!(is_new || known(&rig) == written);
+        slides += u32::from(is_new);
+    }
+    assert!((14..=16).contains(&slides), "{slides}");
+}
+
+#[test]
+fn a_clock_that_is_set_moves_the_tags_and_the_next_minute() {
+    let mut bot = Device::of("bot", 7);
+    let mut rig = Rig::with(&[&bot]);
+    for (hours, millis) in [(7, 0), (0, 59_999), (26, 29_999), (0, 1)] {
+        rig.pass_secs(61);
+        let jump = Duration::from_secs(hours * 3_600) + Duration::from_millis(millis);
+        rig.now.wall = rig.now.wall.saturating_add(jump);
+        rig.gateway.handle_clock(ClockTrust::Trusted, rig.now);
+        rig.run();
+        let (at, due) = (rig.now, rig.gateway.poll_timeout().expect("a minute"));
+        assert!(known(&rig).is_superset(&in_window(&bot, at.wall)));
+        let then = at.wall.saturating_add(due.since(at.mono));
+        assert!(known(&rig).is_superset(&in_window(&bot, then)), "{jump:?}");
+        assert!(rig.open(&mut bot, &["wiki"]).is_some(), "{jump:?}");
+    }
+}
+
+#[test]
+fn a_device_that_is_revoked_has_no_tag_and_nobody_has_one_on_a_clock_without_trust() {
+    let (bot, bo) = (Device::of("bot", 7), Device::of("bo", 8));
+    let mut rig = Rig::with(&[&bot, &bo]);
+    let of = |device: &Device, rig: &Rig| {
+        let window = in_window(device, rig.now.wall);
+        known(rig).intersection(&window).count()
+    };
+    assert_eq!((of(&bot, &rig), of(&bo, &rig)), (4, 4));
+    let device = crate::DeviceRef {
+        person: bot.person.clone(),
+        label: "laptop".into(),
+    };
+    rig.gateway
+        .revoke_device(&device, rig.now)
+        .expect("revoked");
+    rig.run();
+    assert_eq!((of(&bot, &rig), of(&bo, &rig)), (0, 4));
+    rig.gateway.handle_clock(ClockTrust::Untrusted, rig.now);
+    assert_eq!(rig.gateway.tags().count(), 0);
 }
 
 #[test]

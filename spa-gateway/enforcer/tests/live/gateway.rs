@@ -26,7 +26,7 @@ use crate::patience::until;
 
 /// What the daemon says on the command line; tests add to it.
 pub const FLAGS: &str = "--knock-interface eth0 --port 51820 --wg-interface spa0 --wg-port 51820 \
-    --wg-backend auto --address 10.200.0.1/16 --address fd5a:1::1/64 --max-ttl-ms 3600000 --max-peers 3 \
+    --wg-backend auto --address 10.200.0.1/16 --address fd5a:1::1/64 --max-ttl-ms 3600000 --max-peers 3 --credentials 9 \
     --control-port 8700 --tunnel-user nobody";
 
 /// The gateway's address on the outside, and a client's.
@@ -67,6 +67,22 @@ impl Gateway {
     /// Starts it in namespaces that are there.
     pub fn start_in(namespace: Namespace, client: Namespace, more: &str) -> Self {
         Self::start_flags(namespace, client, &format!("{FLAGS} {more}"))
+    }
+
+    /// Starts it where bpf(2) is refused: without the two capabilities that let a process load a program.
+    pub fn start_without_bpf() -> Self {
+        use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+        let (namespace, client) = outside();
+        // Capabilities belong to a thread, and to what it starts.
+        std::thread::scope(|scope| {
+            let starts = scope.spawn(|| {
+                for refused in [CapabilitySet::BPF, CapabilitySet::SYS_ADMIN] {
+                    remove_capability_from_bounding_set(refused).expect("anybody may have less");
+                }
+                Self::start_flags(namespace, client, FLAGS)
+            });
+            starts.join().expect("started")
+        })
     }
 
     fn start_flags(namespace: Namespace, client: Namespace, flags: &str) -> Self {

@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
-use spa_order::Replies;
+use spa_order::{ALL_PASS, HEADER_WORDS, Replies, SLOTS, TagTable};
 
 use crate::gateway::{CLIENT, Gateway, OUTSIDE, ip};
 use crate::namespace::root;
@@ -43,12 +44,115 @@ fn receive(socket: impl AsFd) -> Vec<u8> {
     packet[..received].to_vec()
 }
 
+/// The memory of the tag table, as the daemon has it: mapped without any capability.
+struct Table {
+    table: TagTable,
+    words: &'static [AtomicU32],
+}
+
+impl Table {
+    fn of(gateway: &Gateway) -> Self {
+        let table = gateway.hello.tags.expect("a kernel that looks tags up");
+        let memory = gateway.descriptors.last().expect("the table's memory");
+        let flags = (
+            rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE,
+            rustix::mm::MapFlags::SHARED,
+        );
+        // SAFETY: a new mapping, never unmapped, as long as the table; its words are only used as atomics.
+        let words = unsafe {
+            let len = table.words() * 4;
+            let at = rustix::mm::mmap(std::ptr::null_mut(), len, flags.0, flags.1, memory, 0);
+            std::slice::from_raw_parts(at.expect("mapped").cast_const().cast(), table.words())
+        };
+        Self { table, words }
+    }
+
+    fn write(&self, tags: &[[u8; 8]]) {
+        let mut places: Vec<_> = tags.iter().map(|tag| self.table.place(*tag)).collect();
+        places.sort_unstable();
+        self.table.write(self.words, &places);
+    }
+
+    fn let_all_pass(&self) {
+        for first in self.words[HEADER_WORDS..].iter().step_by(SLOTS) {
+            first.store(ALL_PASS, Ordering::Release);
+        }
+    }
+
+    fn strangers(&self) -> u32 {
+        self.words[0].load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn a_knock_reaches_the_daemon_only_if_its_tag_is_in_the_table() {
+    if !root() {
+        return;
+    }
+    let gateway = Gateway::start();
+    let table = Table::of(&gateway);
+    let (known, another) = ([0x51; 8], [0x52; 8]);
+    let v4 = from_client(&gateway, CLIENT);
+    let v6 = from_client(&gateway, "2001:db8::7");
+    let send = |tag: [u8; 8]| {
+        for (socket, to) in [(&v4, OUTSIDE), (&v6, "2001:db8::10")] {
+            socket
+                .send_to(&payload(512, &tag), (ip(to), PORT))
+                .expect("sent");
+        }
+    };
+    let capture = &gateway.descriptors[0];
+    let both_arrive = |tag: u8| {
+        let (first, second) = (receive(capture), receive(capture));
+        assert_eq!(
+            (first.len(), first[28], second.len(), second[48]),
+            (540, tag, 560, tag)
+        );
+    };
+    // Nothing is written yet: the gateway knows nobody.
+    send(known);
+    table.write(&[known]);
+    send(another);
+    send(known);
+    both_arrive(0x51);
+    table.write(&[known, another]);
+    send(another);
+    both_arrive(0x52);
+    table.write(&[another]);
+    send(known);
+    send(another);
+    both_arrive(0x52);
+    // Each of the three that were nobody's, in either family. Of another length they are not counted.
+    v4.send_to(&payload(511, &known), (ip(OUTSIDE), PORT))
+        .expect("sent");
+    assert_eq!(table.strangers(), 6);
+}
+
+#[test]
+fn a_kernel_that_takes_no_tag_filter_gets_the_classic_one() {
+    if !root() {
+        return;
+    }
+    let mut gateway = Gateway::start_without_bpf();
+    assert_eq!((gateway.hello.tags, gateway.descriptors.len()), (None, 3));
+    let said = gateway.said();
+    assert!(said.contains("no tag filter in this kernel"), "{said}");
+    let v4 = from_client(&gateway, CLIENT);
+    v4.send_to(&payload(511, &[]), (ip(OUTSIDE), PORT))
+        .expect("sent");
+    v4.send_to(&payload(512, &[7]), (ip(OUTSIDE), PORT))
+        .expect("sent");
+    let first = receive(&gateway.descriptors[0]);
+    assert_eq!((first.len(), first[28]), (540, 7));
+}
+
 #[test]
 fn nothing_but_a_knock_reaches_the_daemon() {
     if !root() {
         return;
     }
     let gateway = Gateway::start();
+    Table::of(&gateway).let_all_pass();
     let v4 = from_client(&gateway, CLIENT);
     let v6 = from_client(&gateway, "2001:db8::7");
     for (socket, to) in [(&v4, OUTSIDE), (&v6, "2001:db8::10")] {
@@ -86,7 +190,8 @@ fn the_filter_cannot_be_taken_off_again() {
         return;
     }
     let gateway = Gateway::start();
-    for socket in &gateway.descriptors {
+    // The last one is the table's memory.
+    for socket in &gateway.descriptors[..3] {
         let value = 0_i32;
         // SAFETY: the value is live and four bytes; the kernel only reads it.
         let result = unsafe {
@@ -115,8 +220,9 @@ fn a_daemon_without_capability_hears_and_answers_and_is_not_tracked() {
     let gateway = Gateway::start();
     assert_eq!(
         (gateway.hello.replies, gateway.descriptors.len()),
-        (Replies::Both, 3)
+        (Replies::Both, 4)
     );
+
     let index = gateway.hello.knock.indices()[0];
     let v4 = from_client(&gateway, CLIENT);
     let v6 = from_client(&gateway, "2001:db8::7");
@@ -136,6 +242,7 @@ fn a_daemon_without_capability_hears_and_answers_and_is_not_tracked() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             give_up_everything();
+            Table::of(&gateway).write(&[[0xA5; 8]]);
             // As pnet does, whatever was bound before.
             bind_again(&gateway.descriptors[0], index);
             talk(&v4, OUTSIDE, 1);
