@@ -149,6 +149,7 @@ const fn is_denial(kind: AuditKind) -> bool {
         | AuditKind::SessionRoamed
         | AuditKind::SessionReduced
         | AuditKind::SessionEnded
+        | AuditKind::GatewayStopped
         | AuditKind::InviteMade
         | AuditKind::DeviceEnrolled
         | AuditKind::DeviceActivated

@@ -19,9 +19,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use spa_gateway_core::{ClockTrust, Datagram, EffectId, Entropy, Gateway, Moment, Now, Purpose};
+use spa_gateway_core::{
+    AuditKind, ClockTrust, Datagram, EffectId, Entropy, Gateway, Moment, Now, Purpose,
+};
 use tracing::{debug, error, info, warn};
 
+use crate::audit::AuditLine;
 use crate::capture::{self, Captured, Dropped, KnownTags};
 use crate::clock::{self, Verdict};
 use crate::config::Trust;
@@ -128,6 +131,12 @@ impl Daemon {
     /// Runs until SIGTERM, or until the enforcer is gone.
     fn run(mut self) -> Result<(), DaemonError> {
         let outcome = self.go_on();
+        if let Err(error) = &outcome {
+            let mut line = AuditLine::new(clock::now().wall.as_millis(), AuditKind::GatewayStopped);
+            line.note = Some(error.to_string());
+            info!(target: "audit", "{}", line.to_json());
+            self.store.append(line);
+        }
         self.end();
         outcome
     }

@@ -68,6 +68,23 @@ fn a_restart_makes_the_kernel_equal_to_the_store() {
     assert_eq!(place.gateway.sessions().unwrap().len(), 1);
 }
 
+/// What somebody takes out of the table by hand is put right by a new start, which the audit log tells; then all works.
+#[test]
+fn elements_flushed_by_hand_are_put_right_by_a_new_start() {
+    let (mut place, mut ana) = with_ana();
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    place.town.gateway.nft("flush set inet spa flow4").unwrap();
+    let ended = place.gateway.wait_for_end(REACHED).unwrap();
+    assert_eq!(ended.code, 1);
+    assert!(ended.err.contains("by hand"), "{}", ended.err);
+    place.assert_no_wiki(&ana);
+    place.gateway.start().unwrap();
+    let log = place.gateway.ask(&["log"]).unwrap();
+    assert!(log.contains("gateway-stopped"), "{log}");
+    ana.knock(&["wiki", "--only"]).unwrap().success().unwrap();
+    place.assert_reaches_wiki(&ana);
+}
+
 /// A knock that was accepted is worth nothing after a kill and a restart either.
 #[test]
 fn a_captured_knock_is_worth_nothing_after_a_restart() {

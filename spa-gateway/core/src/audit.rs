@@ -133,6 +133,8 @@ audit_kinds! {
     Locked = "locked";
     /// A lock was lifted, or has ended.
     Unlocked = "unlocked";
+    /// The gateway could not go on and stopped, to be started again.
+    GatewayStopped = "gateway-stopped";
     /// A policy took effect.
     PolicyChanged = "policy-changed";
 }

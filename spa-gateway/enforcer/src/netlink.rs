@@ -9,7 +9,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size_force, set_socket_timeout};
+use rustix::net::sockopt::{
+    Timeout, set_socket_recv_buffer_size_force, set_socket_send_buffer_size_force,
+    set_socket_timeout,
+};
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 /// Bytes of a netlink header.
@@ -23,6 +26,8 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 /// The largest message the kernel sends in a dump is 32 KiB; twice that.
 const RECEIVE_LEN: usize = 1 << 16;
+/// Room for what is heard of a few thousand elements, bytes.
+const HEAR_LEN: usize = 4 << 20;
 /// Room for a batch of a few thousand elements, bytes.
 const SEND_LEN: usize = 4 << 20;
 /// The kernel answers before `send` returns. Waiting at all means that it lost an answer for want of memory.
@@ -63,6 +68,13 @@ impl Link {
             received: vec![0; RECEIVE_LEN],
             seq: 0,
         })
+    }
+
+    /// Gives the number by which the kernel names this socket to others, once something was sent.
+    pub fn port(&self) -> io::Result<u32> {
+        let address = rustix::net::getsockname(&self.socket)?;
+        let address = SocketAddrNetlink::try_from(address)?;
+        Ok(address.pid())
     }
 
     /// Reserves `count` sequence numbers and gives the first.
@@ -154,17 +166,19 @@ impl Ear {
             SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
             protocol,
         )?;
+        // A thousand sessions that end together are heard in one moment, and what is lost is not known.
+        let _ = set_socket_recv_buffer_size_force(&socket, HEAR_LEN);
         let groups = SocketAddrNetlink::new(0, 1 << (group - 1));
         rustix::net::bind(&socket, &groups)?;
         Ok(Self { socket })
     }
 
-    /// Takes everything that was heard, and says whether a message was of a type that `matters`. What comes too
-    /// fast is lost, and then it may have been.
+    /// Takes everything that was heard, and says whether a message `matters`. What comes too fast is lost, and then
+    /// one may have.
     ///
     /// # Errors
     /// The kernel's errno.
-    pub fn heard(&self, matters: impl Fn(u16) -> bool) -> io::Result<bool> {
+    pub fn heard(&self, mut matters: impl FnMut(&Message<'_>) -> bool) -> io::Result<bool> {
         let mut bytes = [0; 8192];
         let mut any = false;
         loop {
@@ -172,7 +186,10 @@ impl Ear {
             match rustix::net::recv(&self.socket, &mut bytes[..], RecvFlags::TRUNC) {
                 Ok((received, length)) => {
                     let all = bytes.get(..received).unwrap_or_default();
-                    any |= length > received || messages(all).any(|message| matters(message.kind));
+                    any |= length > received;
+                    for message in messages(all) {
+                        any |= matters(&message);
+                    }
                 }
                 Err(rustix::io::Errno::NOBUFS) => any = true,
                 Err(rustix::io::Errno::INTR) => {}
@@ -197,17 +214,23 @@ fn error_code(payload: &[u8]) -> i32 {
     code.saturating_neg()
 }
 
-struct Message<'a> {
-    kind: u16,
+/// One message of the kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// Its type.
+    pub kind: u16,
     seq: u32,
-    payload: &'a [u8],
+    /// Whose doing it tells of: the port of their socket, 0 for the kernel's own.
+    pub port: u32,
+    /// What follows the header.
+    pub payload: &'a [u8],
 }
 
 /// Walks the messages of one datagram; stops at the first that overruns it.
 fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let (head, _) = rest.split_first_chunk::<HEADER_LEN>()?;
-        let [l0, l1, l2, l3, k0, k1, _, _, s0, s1, s2, s3, ..] = *head;
+        let [l0, l1, l2, l3, k0, k1, _, _, s0, s1, s2, s3, p0, p1, p2, p3] = *head;
         let len = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
         let payload = rest.get(HEADER_LEN..len)?;
         rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
@@ -215,6 +238,7 @@ fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
         Some(Message {
             kind,
             seq: u32::from_ne_bytes([s0, s1, s2, s3]),
+            port: u32::from_ne_bytes([p0, p1, p2, p3]),
             payload,
         })
     })

@@ -1,4 +1,5 @@
-//! What others do to the ground we stand on: `nft flush ruleset`, an interface that gets another name or is made anew.
+//! What others do to the ground we stand on: `nft flush ruleset`, an element put in or taken out by hand, an interface
+//! that gets another name or is made anew.
 //!
 //! Each of these would leave the machine open, or deaf, and nobody told. Invariant: whatever is found, a closed
 //! table is in place before the process ends; the daemon ends with it and, started again, finds the machine as it is.
@@ -29,6 +30,11 @@ pub enum Changed {
         "somebody deleted or replaced table inet spa (`nft flush ruleset`, or a reload of nftables.service, does): it is in place again, nothing open; ending, since sessions went with it"
     )]
     TableGone,
+    /// Somebody changed the table.
+    #[error(
+        "somebody changed table inet spa by hand (a rule or an element of it): it was made anew, nothing open; ending, to be made equal to the store by the next start"
+    )]
+    Meddled,
     /// A knock interface has another name.
     #[error(
         "knock interface {was} is called {is} now: closed under both names; ending, write {is} to [knock] interfaces"
@@ -83,7 +89,11 @@ impl Watch {
     /// What is not.
     pub fn look(&mut self, table: &mut Table) -> Result<(), Changed> {
         // Our own orders are heard too, hundreds in a moment, and none of them is a reason to look.
-        let tables = self.tables.heard(|kind| !OF_ELEMENTS.contains(&kind));
+        let mut meddled = false;
+        let tables = self.tables.heard(|message| {
+            meddled |= table.is_meddling(message);
+            meddled || !OF_ELEMENTS.contains(&message.kind)
+        });
         let interfaces = self.interfaces.heard(|_| true);
         if !(tables.map_err(Changed::Blind)? | interfaces.map_err(Changed::Blind)?) {
             return Ok(());
@@ -91,6 +101,10 @@ impl Watch {
         if !table.is_there().map_err(Changed::Blind)? {
             table.restore(&[]).map_err(Changed::Blind)?;
             return Err(Changed::TableGone);
+        }
+        if meddled {
+            table.restore(&[]).map_err(Changed::Blind)?;
+            return Err(Changed::Meddled);
         }
         for (name, index) in self.knock.clone() {
             let found = self.name_of(index).map_err(Changed::Blind)?;

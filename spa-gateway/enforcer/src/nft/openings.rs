@@ -11,10 +11,10 @@ use nftnl_sys::libc;
 use spa_order::{Opening, Ttl, Usage};
 
 use super::element::{self, Key};
-use super::raw::{Element, Scratch, SetMessage};
+use super::raw::{Element, Scratch, SetMessage, TABLE};
 use super::sets::{SETS, Set, sets_of};
 use super::table::{self, Batch, Plan};
-use crate::netlink::{Link, attribute, attributes, be64};
+use crate::netlink::{Link, Message, attribute, attributes, be64};
 
 /// How far a timeout read back may be from the one ordered: the kernel counts in ticks, of 10 ms at most.
 const TICK_MS: u64 = 10;
@@ -43,6 +43,8 @@ pub struct Table {
     plan: Plan,
     /// The kernel's number for it.
     handle: Option<u64>,
+    /// The kernel's name for the socket that changes it.
+    port: u32,
 }
 
 /// Whether there was a table before ours.
@@ -67,13 +69,32 @@ impl Table {
         };
         table::create(&mut link, &mut scratch, plan)?;
         let handle = table::handle(&mut link)?;
+        let port = link.port()?;
         Ok(Self {
+            port,
             link,
             scratch,
             predecessor,
             plan: plan.clone(),
             handle,
         })
+    }
+
+    /// Whether what was heard tells of our table, and of somebody else's doing.
+    pub fn is_meddling(&self, heard: &Message<'_>) -> bool {
+        /// `NFT_MSG_NEWGEN` of nf_tables: every change makes one, of whatever table.
+        const NEW_GENERATION: u16 = (10 << 8) | 15;
+        /// Bytes of `struct nfgenmsg`, the family first; then attributes, of which the table is the first of every kind.
+        const NFGEN_LEN: usize = 4;
+        const TABLE_NAME: u16 = 1;
+        const NFPROTO_INET: u8 = 1;
+        let body = heard.payload.get(NFGEN_LEN..).unwrap_or_default();
+        let name = attribute(body, TABLE_NAME);
+        heard.kind != NEW_GENERATION
+            && heard.payload.first() == Some(&NFPROTO_INET)
+            && name == Some(TABLE.to_bytes_with_nul())
+            && heard.port != self.port
+            && heard.port != 0
     }
 
     /// Whether the table is still the one we made.

@@ -54,15 +54,71 @@ fn a_table_that_somebody_replaces_is_ours_again() {
     assert!(!reaches(&gateway.client, OUTSIDE, 2222));
 }
 
-/// A chain that somebody empties is a closed one, be it one that others lead to.
+/// What somebody puts into the table by hand, or takes out of it, is undone at once: a hole, an opening that was closed, a
+/// chain that was emptied. The next start makes the table equal to the store.
+#[test]
+fn what_somebody_changes_in_the_table_is_undone() {
+    if !root() {
+        return;
+    }
+    let changes = [
+        "add element inet spa door4 { 198.51.100.7 . 4001 timeout 1h }",
+        "delete element inet spa door4 { 198.51.100.7 . 4000 }",
+        "flush set inet spa door4",
+        "insert rule inet spa input tcp dport 2222 accept",
+        "flush chain inet spa uplink",
+        "flush chain inet spa input",
+    ];
+    for change in changes {
+        let mut gateway = Gateway::start();
+        let _service = listen(&gateway.namespace, OUTSIDE, 2222);
+        gateway.done(&Order::Door {
+            door: door(CLIENT, 4000),
+            ttl: ttl(60_000),
+        });
+        gateway.namespace.output("nft", &[change]);
+        assert_eq!(gateway.ended().code(), Some(1), "{change}");
+        let said = gateway.said();
+        assert!(said.contains("changed table inet spa by hand"), "{said}");
+        assert!(gateway.elements("door4").is_empty(), "{change}");
+        assert!(!reaches(&gateway.client, OUTSIDE, 2222), "{change}");
+    }
+}
+
+/// What others do to tables of their own is theirs; and ours expires, and is changed by orders, without a word.
+#[test]
+fn other_tables_are_nobodys_business_here() {
+    if !root() {
+        return;
+    }
+    let mut gateway = Gateway::start();
+    gateway.done(&Order::Door {
+        door: door(CLIENT, 4000),
+        ttl: ttl(300),
+    });
+    let others = "add table inet other; add chain inet other input { type filter hook input priority 0; };          add set inet other spa { type ipv4_addr; }; add element inet other spa { 192.0.2.1 };          delete table inet other; add table ip spa; delete table ip spa";
+    gateway.namespace.output("nft", &[others]);
+    until("the door lapses", || {
+        gateway.elements("door4").is_empty().then_some(())
+    });
+    // Answered behind whatever was heard before it.
+    for _ in 0..2 {
+        gateway.done(&Order::CloseDoor {
+            door: door(CLIENT, 4000),
+        });
+    }
+}
+
+/// A chain that somebody empties is a closed one, be it one that others lead to, also before anybody looks.
 #[test]
 fn a_flushed_chain_is_a_closed_one() {
     if !root() {
         return;
     }
-    let gateway = Gateway::start();
-    let _service = listen(&gateway.namespace, OUTSIDE, 2222);
     for chain in ["uplink", "input"] {
+        let mut gateway = Gateway::start();
+        let _service = listen(&gateway.namespace, OUTSIDE, 2222);
+        gateway.kill();
         let flush = format!("flush chain inet spa {chain}");
         gateway.namespace.output("nft", &[&flush]);
         assert!(!reaches(&gateway.client, OUTSIDE, 2222), "{chain}");
