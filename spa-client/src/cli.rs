@@ -33,10 +33,16 @@ pub enum Command {
     Close(Choice),
     /// Show the gateways this device is enrolled at, and the resources knocked for
     List(Listing),
-    /// Say why a resource was last granted or refused
+    /// Say why a resource is granted or refused
     Why(Why),
+    /// Make the open session longer, as far as policy lets you without another knock
+    Renew(Renew),
+    /// Show which requests wait for your word, or let one through
+    Approve(Approve),
+    /// Change the password of this device at a gateway; a session must be open
+    Passwd(Passwd),
     /// Check what a knock needs: clock, privilege, WireGuard, the way to the gateway
-    Doctor(Choice),
+    Doctor(Doctor),
     /// Show what this device tells a gateway of itself, and how it knows
     Posture(Posture),
     /// Hold one session; started by `knock`
@@ -155,6 +161,67 @@ pub struct Why {
     /// Name of the resource
     #[arg(value_parser = resource_name)]
     pub resource: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Gateway to use when this device is enrolled at several (see `spa list`)
+    #[arg(long, value_name = "NAME")]
+    pub gateway: Option<String>,
+}
+
+/// `spa doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Gateway to use when this device is enrolled at several (see `spa list`)
+    #[arg(long, value_name = "NAME")]
+    pub gateway: Option<String>,
+}
+
+/// `spa renew`
+#[derive(Debug, Args)]
+pub struct Renew {
+    /// How long from now, such as 90m or 2h [default: what policy gives]
+    #[arg(long = "for", value_name = "TIME", value_parser = minutes)]
+    pub length: Option<u16>,
+    /// Gateway to use when this device is enrolled at several (see `spa list`)
+    #[arg(long, value_name = "NAME")]
+    pub gateway: Option<String>,
+}
+
+/// `spa approve`
+#[derive(Debug, Args)]
+pub struct Approve {
+    /// Number of the request, as `spa approve` alone lists it
+    pub id: Option<u32>,
+    /// How long it holds, such as 30m or 4h [default: 1h]
+    #[arg(long = "for", value_name = "TIME", value_parser = minutes, requires = "id")]
+    pub length: Option<u16>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Gateway to use when this device is enrolled at several (see `spa list`)
+    #[arg(long, value_name = "NAME")]
+    pub gateway: Option<String>,
+}
+
+/// `spa passwd`
+#[derive(Debug, Args)]
+pub struct Passwd {
+    /// Read the password as it is from the first line of this private file
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Read the new password from the first line of this private file
+    #[arg(long, value_name = "FILE")]
+    pub new_password_file: Option<PathBuf>,
+    /// The code the phone shows
+    #[arg(long, value_name = "CODE", value_parser = ask::code_text, conflicts_with = "code_command")]
+    pub code: Option<String>,
+    /// Run CMD by the shell to get the code
+    #[arg(long, value_name = "CMD")]
+    pub code_command: Option<String>,
     /// Gateway to use when this device is enrolled at several (see `spa list`)
     #[arg(long, value_name = "NAME")]
     pub gateway: Option<String>,

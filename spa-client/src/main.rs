@@ -11,6 +11,7 @@ mod caller;
 mod cli;
 mod clock;
 mod command;
+mod control;
 mod exchange;
 mod failure;
 mod fields;

@@ -30,6 +30,8 @@ pub struct Session {
     pub not_after: WallTime,
     /// When it ends, by [`crate::clock::boot`].
     pub deadline: Duration,
+    /// Until when the person wants it, by the same clock, if that is longer than the knock gave.
+    pub wanted_until: Option<Duration>,
     /// The session id of SPEC §6.
     pub id: SessionId,
     /// k_sess: proves CLOSE.
@@ -107,6 +109,9 @@ impl Session {
         text.line("since", self.since.as_millis());
         text.line("not-after", self.not_after.as_millis());
         text.line("deadline", self.deadline.as_millis());
+        if let Some(until) = self.wanted_until {
+            text.line("wanted-until", until.as_millis());
+        }
         text.bytes("id", self.id.as_bytes());
         text.bytes("key", self.key.expose());
         text.bytes("private-key", self.tunnel.private_key.expose());
@@ -140,7 +145,7 @@ impl Session {
             (None, None, None, None, None);
         let (mut private_key, mut listen_port, mut peer, mut psk) = (None, None, None, None);
         let (mut endpoint, mut inside, mut control_port, mut mtu) = (None, None, None, None);
-        let (mut keepalive, mut foreground) = (None, None);
+        let (mut keepalive, mut foreground, mut wanted_until) = (None, None, None);
         let (mut granted, mut addresses, mut routes) = (Vec::new(), Vec::new(), Vec::new());
         for line in fields::lines(text, FIRST_LINE)? {
             match line.key {
@@ -152,6 +157,7 @@ impl Session {
                 "since" => once(&mut since, line.parse("milliseconds")?, &line)?,
                 "not-after" => once(&mut not_after, line.parse("milliseconds")?, &line)?,
                 "deadline" => once(&mut deadline, line.parse("milliseconds")?, &line)?,
+                "wanted-until" => once(&mut wanted_until, line.parse("milliseconds")?, &line)?,
                 "id" => once(&mut id, SessionId::from_bytes(*line.bytes()?), &line)?,
                 "key" => once(&mut key, SessionKey::from_bytes(*line.bytes()?), &line)?,
                 "private-key" => once(
@@ -182,6 +188,7 @@ impl Session {
             since: WallTime::from_millis(required(since, "since")?),
             not_after: WallTime::from_millis(required(not_after, "not-after")?),
             deadline: Duration::from_millis(required(deadline, "deadline")?),
+            wanted_until: wanted_until.map(Duration::from_millis),
             id: required(id, "id")?,
             key: required(key, "key")?,
             tunnel: Tunnel {
@@ -228,6 +235,7 @@ pub(crate) mod tests {
             since: WallTime::from_millis(1),
             not_after: WallTime::from_millis(2),
             deadline: Duration::from_millis(3),
+            wanted_until: Some(Duration::from_millis(4)),
             id: SessionId::from_bytes([5; 8]),
             key: SessionKey::from_bytes([6; 32]),
             tunnel: Tunnel {

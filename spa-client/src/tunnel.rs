@@ -31,6 +31,8 @@ pub struct Raised {
     peer: [u8; 32],
     routes: Vec<Network>,
     warnings: Vec<String>,
+    /// Bytes of the peers before this one: a rekey begins a new count.
+    counted: (u64, u64),
 }
 
 impl Raised {
@@ -63,6 +65,7 @@ impl Raised {
                 peer: tunnel.peer,
                 routes,
                 warnings,
+                counted: (0, 0),
             }),
             Err(error) => {
                 // The first error is the one to report.
@@ -97,9 +100,61 @@ impl Raised {
     pub fn state(&mut self) -> Result<PeerState, WireguardError> {
         self.interface.check()?;
         let name = self.interface.name().to_owned();
-        self.interface
+        let state = self
+            .interface
             .peer(&self.peer)?
-            .ok_or(WireguardError::NoPeer { name })
+            .ok_or(WireguardError::NoPeer { name })?;
+        let (rx, tx) = self.counted;
+        Ok(PeerState {
+            rx: state.rx.saturating_add(rx),
+            tx: state.tx.saturating_add(tx),
+            ..state
+        })
+    }
+
+    /// Puts the peer anew with this preshared key, and with routes that were not known when the tunnel was raised; the
+    /// new handshake begins at once. Connections inside wait for it and go on.
+    ///
+    /// # Errors
+    /// When WireGuard does not take it.
+    pub fn rekey(
+        &mut self,
+        session: &Session,
+        psk: &WgPsk,
+        more: &[Network],
+    ) -> Result<(), WireguardError> {
+        let state = self.state()?;
+        let mut granted = session.tunnel.routes.clone();
+        granted.extend(
+            more.iter()
+                .filter(|one| !session.tunnel.routes.contains(one)),
+        );
+        let (wanted, warnings) = wanted(session, &granted);
+        self.interface.put_peer(&peer(session, psk, &wanted))?;
+        self.counted = (state.rx, state.tx);
+        self.warnings = warnings;
+        for (address, prefix) in wanted {
+            if self.routes.contains(&(address, prefix)) {
+                continue;
+            }
+            match self.interface.add_route(address, prefix) {
+                Ok(()) => self.routes.push((address, prefix)),
+                Err(error @ WireguardError::RouteTaken { .. }) => {
+                    self.warnings.push(error.to_string());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.prod(session);
+        Ok(())
+    }
+
+    /// Sends something through the tunnel, so that the gateway sees where we are and WireGuard makes a handshake if it
+    /// has none.
+    pub fn prod(&self, session: &Session) {
+        if let Some(address) = session.tunnel.gateway {
+            start_handshake(address, session.tunnel.control_port);
+        }
     }
 
     /// Removes interface, addresses, routes and keys.
@@ -119,15 +174,16 @@ impl AsFd for Raised {
 
 type Furnished = (Vec<Network>, Vec<String>);
 
-fn furnish(interface: &mut Interface, session: &Session) -> Result<Furnished, WireguardError> {
+/// The networks that lead into the tunnel, and what to say of the others.
+fn wanted(session: &Session, granted: &[Network]) -> Furnished {
     let tunnel = &session.tunnel;
     let outside = [session.gateway.ip(), tunnel.endpoint.ip()];
     let judged = routes::judge(
-        &tunnel.routes,
+        granted,
         &outside,
         &routes::local_networks(&session.interface),
     );
-    let mut warnings: Vec<String> = judged.iter().filter_map(routes::Judged::warning).collect();
+    let warnings: Vec<String> = judged.iter().filter_map(routes::Judged::warning).collect();
     let mut wanted: Vec<Network> = judged.iter().filter_map(routes::Judged::taken).collect();
     let inside = tunnel
         .gateway
@@ -138,15 +194,25 @@ fn furnish(interface: &mut Interface, session: &Session) -> Result<Furnished, Wi
     {
         wanted.push(network);
     }
+    (wanted, warnings)
+}
 
-    interface.set_private_key(tunnel.private_key.expose())?;
-    interface.put_peer(&Peer {
+fn peer<'a>(session: &Session, psk: &WgPsk, allowed: &'a [Network]) -> Peer<'a> {
+    let tunnel = &session.tunnel;
+    Peer {
         key: tunnel.peer,
-        psk: WgPsk::expose(&tunnel.psk).to_owned().into(),
-        allowed: &wanted,
+        psk: WgPsk::expose(psk).to_owned().into(),
+        allowed,
         endpoint: Some(tunnel.endpoint),
         keepalive: (tunnel.keepalive > 0).then_some(tunnel.keepalive),
-    })?;
+    }
+}
+
+fn furnish(interface: &mut Interface, session: &Session) -> Result<Furnished, WireguardError> {
+    let tunnel = &session.tunnel;
+    let (wanted, mut warnings) = wanted(session, &tunnel.routes);
+    interface.set_private_key(tunnel.private_key.expose())?;
+    interface.put_peer(&peer(session, &tunnel.psk, &wanted))?;
 
     let mut taken = Vec::with_capacity(wanted.len());
     for (address, prefix) in wanted {

@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::agent::AgentError;
 use crate::exchange::Handshake;
 use crate::places::{HOME_VARIABLE, Places};
+use crate::say;
 use crate::session::Session;
 
 /// The byte that lets the agent stay.
@@ -20,6 +21,18 @@ pub(super) const STAY: u8 = b'k';
 
 /// What the agent says to it.
 pub(super) const STAYING: &str = "staying";
+
+/// What it says when the post-quantum key is set.
+pub(super) const REKEYED: &str = "rekeyed";
+
+/// What it says, with a reason, when there will be none.
+pub(super) const NOT_REKEYED: &str = "not-rekeyed";
+
+/// What it says for the person.
+const NEWS: &str = "news ";
+
+/// How long the rekey may hold a knock back: three ways there and back.
+const REKEY: Duration = Duration::from_secs(2);
 
 /// How long that may take.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -158,6 +171,23 @@ impl Child {
         }
     }
 
+    /// Waits until the tunnel has its post-quantum key, for a moment: policy may let nothing through before, and a
+    /// connection that is begun meanwhile would stumble. The agent goes on with it in any case.
+    ///
+    /// # Errors
+    /// When the agent is gone.
+    pub fn wait_rekeyed(&mut self) -> Result<Rekeyed, AgentError> {
+        match self.output.next(REKEY)? {
+            Said::Line(line) if line == REKEYED => Ok(Rekeyed::Yes),
+            Said::Line(line) => match line.strip_prefix(NOT_REKEYED) {
+                Some(why) => Ok(Rekeyed::No(why.trim().to_owned())),
+                None => Err(AgentError::Version(line)),
+            },
+            Said::NothingYet => Ok(Rekeyed::NotYet),
+            Said::Gone => Err(AgentError::Talk(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
     /// Takes everything down and waits until it is gone.
     ///
     /// # Errors
@@ -209,6 +239,17 @@ impl Child {
     }
 }
 
+/// Whether the tunnel has its post-quantum key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rekeyed {
+    /// It has.
+    Yes,
+    /// It will not, for this reason.
+    No(String),
+    /// Not yet.
+    NotYet,
+}
+
 /// What ended a wait for both.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Woken {
@@ -241,7 +282,10 @@ impl Lines {
                 Ok(_) if byte == *b"\n" => {
                     let line = String::from_utf8_lossy(&self.line).into_owned();
                     self.line.clear();
-                    return Ok(Said::Line(line));
+                    match line.strip_prefix(NEWS) {
+                        Some(news) => eprintln!("spa: {}", say::printable(news)),
+                        None => return Ok(Said::Line(line)),
+                    }
                 }
                 Ok(_) => self.line.extend_from_slice(&byte),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

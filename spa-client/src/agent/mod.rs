@@ -6,7 +6,12 @@
 mod child;
 mod hold;
 mod link;
+mod news;
 mod note;
+mod outside;
+mod start;
+mod talk;
+mod terms;
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -19,10 +24,10 @@ use crate::places::{PlaceError, Places};
 use crate::private_file::{self, FileError};
 use crate::tunnel;
 
-pub use child::Child;
-pub use hold::hold;
-pub use link::{CloseEnd, Link, Live};
+pub use child::{Child, Rekeyed};
+pub use link::{CloseEnd, Link, Live, Method};
 pub use note::{Ended, Note};
+pub use start::hold;
 
 /// Why an agent does not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +46,9 @@ pub enum AgentError {
     /// What it was handed is damaged.
     #[error("the session was handed over damaged: {0}")]
     Handover(String),
+    /// What it asked the gateway for came to nothing.
+    #[error("{0}")]
+    Gateway(String),
     /// It could not raise the tunnel.
     #[error("{0}")]
     Tunnel(String),

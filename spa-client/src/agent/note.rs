@@ -42,6 +42,8 @@ pub enum Ended {
     Closed,
     /// Closed here; the gateway did not confirm.
     ClosedUnconfirmed,
+    /// The gateway ended it, with its words for why.
+    ByGateway(String),
     /// Another knock took its place.
     Replaced,
     /// The tunnel was lost.
@@ -58,6 +60,7 @@ impl Ended {
             Self::Expired => "ended: its time was over".to_owned(),
             Self::Closed => "was closed, confirmed by the gateway".to_owned(),
             Self::ClosedUnconfirmed => "was closed here; the gateway did not confirm".to_owned(),
+            Self::ByGateway(why) => format!("was ended by the gateway: {why}"),
             Self::Replaced => "was replaced by another knock".to_owned(),
             Self::Lost(why) => format!("ended because the tunnel was lost: {why}"),
             Self::Died => "ended when the process that held it died".to_owned(),
@@ -69,6 +72,7 @@ impl Ended {
             Self::Expired => "expired",
             Self::Closed => "closed",
             Self::ClosedUnconfirmed => "closed-unconfirmed",
+            Self::ByGateway(_) => "by-gateway",
             Self::Replaced => "replaced",
             Self::Lost(_) => "lost",
             Self::Died => "died",
@@ -81,6 +85,7 @@ impl Ended {
             "expired" => Some(Self::Expired),
             "closed" => Some(Self::Closed),
             "closed-unconfirmed" => Some(Self::ClosedUnconfirmed),
+            "by-gateway" => Some(Self::ByGateway(rest.to_owned())),
             "replaced" => Some(Self::Replaced),
             "lost" => Some(Self::Lost(rest.to_owned())),
             "died" => Some(Self::Died),
@@ -141,8 +146,9 @@ impl Note {
         if let Some((at, why)) = &self.ended {
             text.line("ended-at", at.as_millis());
             match why {
-                Ended::Lost(reason) => {
-                    text.line("ended", format_args!("lost {}", reason.replace('\n', " ")))
+                Ended::Lost(reason) | Ended::ByGateway(reason) => {
+                    let reason = reason.replace('\n', " ");
+                    text.line("ended", format_args!("{} {reason}", why.word()));
                 }
                 other => text.line("ended", other.word()),
             }
@@ -200,6 +206,7 @@ mod tests {
             Some(Ended::Expired),
             Some(Ended::Lost("spa-tunnel has\nended".to_owned())),
             Some(Ended::ClosedUnconfirmed),
+            Some(Ended::ByGateway("cut by the administrator".to_owned())),
         ] {
             note.ended = ended.map(|why| (WallTime::from_millis(9), why));
             note.write(&places).expect("scratch is writable");

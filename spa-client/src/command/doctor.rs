@@ -1,8 +1,10 @@
 //! `spa doctor`: what a knock needs, one line each.
 
+use serde_json::{Value, json};
+
 use crate::agent::Link;
 use crate::caller::address_text;
-use crate::cli::Choice;
+use crate::cli;
 use crate::clock;
 use crate::failure::Failure;
 use crate::places::Places;
@@ -19,7 +21,7 @@ const EARLIEST: u64 = 1_767_225_600_000;
 ///
 /// # Errors
 /// When a check fails.
-pub fn doctor(places: &Places, asked: &Choice) -> Result<(), Failure> {
+pub fn doctor(places: &Places, asked: &cli::Doctor) -> Result<(), Failure> {
     let mut findings = vec![clock_finding(), privilege_finding(), wireguard_finding()];
     match Store::new(places.clone()).choose(asked.gateway.as_deref()) {
         Err(error) => findings.push(Finding::Bad(error.to_string())),
@@ -47,7 +49,11 @@ pub fn doctor(places: &Places, asked: &Choice) -> Result<(), Failure> {
         .iter()
         .filter(|finding| matches!(finding, Finding::Bad(_)))
         .count();
-    for finding in &findings {
+    if asked.json {
+        let all: Vec<Value> = findings.iter().map(Finding::json).collect();
+        println!("{}", Value::Array(all));
+    }
+    for finding in findings.iter().filter(|_| !asked.json) {
         match finding {
             Finding::Good(text) => println!("✓ {text}"),
             Finding::Known(text) => println!("· {text}"),
@@ -66,6 +72,17 @@ enum Finding {
     /// Neither good nor bad: to be compared by a person.
     Known(String),
     Bad(String),
+}
+
+impl Finding {
+    fn json(&self) -> Value {
+        let (state, text) = match self {
+            Self::Good(text) => ("good", text),
+            Self::Known(text) => ("known", text),
+            Self::Bad(text) => ("bad", text),
+        };
+        json!({ "state": state, "text": text })
+    }
 }
 
 fn clock_finding() -> Finding {

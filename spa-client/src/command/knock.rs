@@ -12,7 +12,7 @@ use spa_proto::{
     WallTime,
 };
 
-use crate::agent::{self, Child, Leftover, Link, Live};
+use crate::agent::{self, Child, Leftover, Link, Live, Rekeyed};
 use crate::ask::{self, FactorFrom};
 use crate::caller::{Caller, CodeSent, KnockKey, begin, open_request};
 use crate::cli::Knock;
@@ -98,6 +98,7 @@ pub fn knock(places: &Places, asked: &Knock) -> Result<(), Failure> {
         notes: Vec::new(),
         wish: &wish,
         private_key,
+        length: asked.length,
         stay: if asked.foreground {
             Stay::Foreground
         } else {
@@ -121,7 +122,11 @@ pub fn knock(places: &Places, asked: &Knock) -> Result<(), Failure> {
         eprintln!("Note: {note}");
     }
     for (name, verdict) in verdicts(&reply.payload.outcome, &wish) {
-        eprintln!("{name}: {}", say::verdict(verdict));
+        let remedy = match verdict {
+            Verdict::Granted => String::new(),
+            _ => format!(". {}", say::remedy(verdict)),
+        };
+        eprintln!("{name}: {}{remedy}", say::verdict(verdict));
     }
     if let (true, Outcome::Session(session)) = (wish.all(), &reply.payload.outcome) {
         let routes = session
@@ -265,6 +270,8 @@ struct Guest<'a> {
     notes: Vec<String>,
     wish: &'a Wish,
     private_key: PrivateKey,
+    /// Minutes that were asked for.
+    length: Option<u16>,
     stay: Stay,
     child: Option<Child>,
 }
@@ -350,6 +357,10 @@ impl Guest<'_> {
             since: reply.wall,
             not_after: reply.wall.saturating_add(left),
             deadline: reply.boot + left,
+            wanted_until: self
+                .length
+                .map(|minutes| reply.boot + Duration::from_secs(60 * u64::from(minutes)))
+                .filter(|wanted| *wanted > reply.boot + left),
             id: granted.id,
             key: secrets.k_sess.duplicate(),
             tunnel: Tunnel {
@@ -399,6 +410,12 @@ fn open_and_said(
         )));
     };
     child.stay()?;
+    if session.control_port != 0
+        && session.gateway_tunnel.is_some()
+        && let Rekeyed::No(why) = child.wait_rekeyed()?
+    {
+        eprintln!("Note: the tunnel keeps the key of the knock, without a post-quantum one: {why}");
+    }
     for warning in child.warnings() {
         eprintln!("Note: {warning}");
     }

@@ -1,21 +1,26 @@
 //! One file per command; here which one runs, and how its end becomes an exit code.
 
+mod approve;
 mod close;
 mod doctor;
 mod enroll;
 mod knock;
 mod list;
+mod passwd;
 mod posture;
+mod renew;
 mod status;
 mod why;
 mod wish;
 
 use std::process::ExitCode;
 
-use crate::agent;
+use crate::agent::{self, Link};
 use crate::cli::{Cli, Command};
 use crate::failure::Failure;
 use crate::places::Places;
+use crate::profile::Profile;
+use crate::store::{Entry, Store};
 
 /// Runs what was asked.
 #[must_use]
@@ -38,8 +43,23 @@ fn perform(command: Command) -> Result<(), Failure> {
         Command::Close(asked) => close::close(&places, &asked),
         Command::List(asked) => list::list(&places, &asked),
         Command::Why(asked) => why::why(&places, &asked),
+        Command::Approve(asked) => approve::approve(&places, &asked),
+        Command::Renew(asked) => renew::renew(&places, &asked),
+        Command::Passwd(asked) => passwd::passwd(&places, &asked),
         Command::Doctor(asked) => doctor::doctor(&places, &asked),
         Command::Posture(asked) => posture::posture(&places, &asked),
         Command::Agent => Ok(agent::hold(&places)?),
+    }
+}
+
+/// The session that is open at a gateway, for what the gateway must be asked through it.
+fn open_link(places: &Places, gateway: Option<&str>) -> Result<(Entry, Profile, Link), Failure> {
+    let (entry, profile) = Store::new(places.clone()).choose(gateway)?;
+    match Link::connect(places, entry.name())? {
+        Some(link) => Ok((entry, profile, link)),
+        None => Err(Failure::Refused(format!(
+            "no session is open at {}, and this is asked through one: knock first",
+            entry.name()
+        ))),
     }
 }

@@ -1,14 +1,16 @@
 //! `spa status`: what is open, until when, and whether the tunnel is alive.
 //!
-//! Invariant: "connected" is said only while a handshake is younger than the key it made may be used.
+//! Invariant: "connected" is said only while a handshake is younger than the key it made may be used, and the gateway, if it
+//! has a control channel, was heard lately.
 
 use std::io::{IsTerminal, Write, stdout};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use spa_proto::WallTime;
 
-use crate::agent::{Link, Live, Note};
+use crate::agent::{AgentError, Link, Live, Note};
 use crate::cli;
 use crate::clock;
 use crate::failure::Failure;
@@ -19,6 +21,10 @@ use crate::store::{Entry, Store};
 
 /// `REJECT_AFTER_TIME` of the WireGuard paper: no packet passes under a handshake that is older.
 const FRESH: Duration = Duration::from_secs(180);
+
+/// A gateway with a control channel says something every 20 s (SPEC §12): after two of them missed it is not known to be
+/// there any more, however fresh the keys are.
+const HEARD: Duration = Duration::from_secs(50);
 
 /// How often `--watch` looks.
 const WATCH: Duration = Duration::from_secs(1);
@@ -74,6 +80,8 @@ enum State {
     Live(Live),
     /// The agent is gone and left its note.
     Noted(Note),
+    /// The agent is there and does not answer: it was stopped. Its note says until when the session was.
+    Stuck(Note),
     Never,
     Unfinished,
 }
@@ -89,9 +97,10 @@ enum Pulse {
 }
 
 impl Pulse {
-    fn of(handshake_age: Option<Duration>) -> Self {
-        match handshake_age {
-            Some(age) if age <= FRESH => Self::Connected,
+    fn of(live: &Live) -> Self {
+        let heard = live.heard_age.is_none_or(|age| age <= HEARD);
+        match live.handshake_age {
+            Some(age) if age <= FRESH && heard => Self::Connected,
             Some(_) => Self::Quiet,
             None => Self::NoHandshake,
         }
@@ -112,7 +121,11 @@ impl State {
             return Ok(Self::Unfinished);
         }
         if let Some(link) = Link::connect(places, entry.name())? {
-            return Ok(Self::Live(link.status()?));
+            return match (link.status(), Note::read(places, entry.name())?) {
+                (Ok(live), _) => Ok(Self::Live(live)),
+                (Err(AgentError::Talk(_)), Some(note)) => Ok(Self::Stuck(note)),
+                (Err(error), _) => Err(error.into()),
+            };
         }
         Ok(Note::read(places, entry.name())?.map_or(Self::Never, Self::Noted))
     }
@@ -136,6 +149,18 @@ impl State {
                     clock::local_text(note.not_after)
                 ),
             },
+            Self::Stuck(note) => {
+                let until = clock::local_text(note.not_after);
+                if note.not_after <= clock::wall() {
+                    format!(
+                        "{name}: nothing is open; the time of the last session was over at {until}. The process that held it does not answer: `spa close` when it does again\n"
+                    )
+                } else {
+                    format!(
+                        "{name}: not known to be connected; the process that holds the session (until {until}) does not answer\n"
+                    )
+                }
+            }
             Self::Live(live) => live_text(name, live),
         }
     }
@@ -152,9 +177,19 @@ impl State {
                     json!({ "gateway": name, "state": "agent-died", "not_after_ms": note.not_after.as_millis() })
                 }
             },
+            Self::Stuck(note) if note.not_after <= clock::wall() => {
+                json!({ "gateway": name, "state": "closed", "ended_ms": note.not_after.as_millis(), "reason": "ended: its time was over; its agent does not answer" })
+            }
+            Self::Stuck(note) => {
+                json!({ "gateway": name, "state": "agent-stuck", "not_after_ms": note.not_after.as_millis() })
+            }
             Self::Live(live) => json!({
                 "gateway": name,
-                "state": Pulse::of(live.handshake_age).word(),
+                "state": Pulse::of(live).word(),
+                "keys": live.keys,
+                "heard_age_s": live.heard_age.map(|age| age.as_secs()),
+                "renewable_until_ms": live.renewable_until,
+                "news": news_json(live),
                 "resources": live.granted,
                 "all": live.all,
                 "routes": live.routes,
@@ -174,12 +209,16 @@ impl State {
 
 fn live_text(name: &str, live: &Live) -> String {
     let handshake = live.handshake_age.map_or_else(String::new, say::length);
-    let pulse = match Pulse::of(live.handshake_age) {
+    let pulse = match Pulse::of(live) {
         Pulse::Connected => format!("connected, last handshake {handshake} ago"),
         Pulse::NoHandshake => "open, and no handshake yet".to_owned(),
-        Pulse::Quiet => format!(
-            "open, and the last handshake is {handshake} old: idle, or the gateway does not answer any more"
-        ),
+        Pulse::Quiet => {
+            let since = match live.heard_age {
+                Some(age) => format!("the gateway was last heard {} ago", say::length(age)),
+                None => format!("the last handshake is {handshake} old"),
+            };
+            format!("open here, and {since}: idle, or the gateway does not answer any more")
+        }
     };
     let what = match (live.granted.is_empty(), live.all) {
         (false, _) => live.granted.join(", "),
@@ -191,16 +230,32 @@ fn live_text(name: &str, live: &Live) -> String {
     } else {
         live.routes.join(", ")
     };
-    format!(
-        "{name}: {pulse}\n  resources  {what}\n  routes     {routes}\n  until      {} ({} left)\n  traffic    {} received, {} sent\n  interface  {} ({}), address {}\n",
-        clock::local_text(spa_proto::WallTime::from_millis(live.not_after)),
+    let limit = live.renewable_until.filter(|limit| *limit > live.not_after);
+    let limit = limit.map_or_else(String::new, |limit| {
+        let limit = clock::local_text(WallTime::from_millis(limit));
+        format!(", `spa renew` until {limit}")
+    });
+    let mut text = format!(
+        "{name}: {pulse}\n  resources  {what}\n  routes     {routes}\n  until      {} ({} left{limit})\n  keys       {}\n  traffic    {} received, {} sent\n  interface  {} ({}), address {}\n",
+        clock::local_text(WallTime::from_millis(live.not_after)),
         say::length(live.left),
+        live.keys,
         say::bytes(live.received),
         say::bytes(live.sent),
         live.interface,
         live.backend,
         live.addresses.join(", "),
-    )
+    );
+    for (at, line) in &live.news {
+        let at = clock::local_text(WallTime::from_millis(*at));
+        text.push_str(&format!("  {at}  {}\n", say::printable(line)));
+    }
+    text
+}
+
+fn news_json(live: &Live) -> Vec<Value> {
+    let line = |(at, text): &(u64, String)| json!({ "at_ms": at, "text": text });
+    live.news.iter().map(line).collect()
 }
 
 #[cfg(test)]
@@ -219,6 +274,10 @@ mod tests {
             not_after: 1,
             left: Duration::from_secs(60),
             handshake_age: handshake_age.map(Duration::from_secs),
+            heard_age: None,
+            renewable_until: None,
+            keys: String::new(),
+            news: Vec::new(),
             received: 1024,
             sent: 1,
         }
@@ -228,10 +287,27 @@ mod tests {
     fn connected_is_said_only_under_a_fresh_handshake() {
         let text = |age| live_text("gw", &live(age));
         assert!(text(Some(180)).contains("gw: connected"));
+        let silent = Live {
+            heard_age: Some(Duration::from_secs(51)),
+            ..live(Some(5))
+        };
+        assert!(!live_text("gw", &silent).contains("connected"));
         for age in [None, Some(181), Some(100_000)] {
             assert!(!text(age).contains("connected"), "{age:?}");
             assert_ne!(State::Live(live(age)).json("gw")["state"], "connected");
         }
+    }
+
+    #[test]
+    fn an_agent_that_was_stopped_past_the_end_is_no_connection() {
+        let mut note = Note::of(&crate::session::tests::sample());
+        let text = |note: &Note| State::Stuck(note.clone()).text("gw");
+        note.not_after = clock::wall();
+        assert!(text(&note).contains("its time") || text(&note).contains("was over"));
+        assert_eq!(State::Stuck(note.clone()).json("gw")["state"], "closed");
+        note.not_after = clock::wall().saturating_add(Duration::from_secs(60));
+        assert!(text(&note).contains("not known to be connected"));
+        assert_eq!(State::Stuck(note).json("gw")["state"], "agent-stuck");
     }
 
     #[test]
@@ -242,10 +318,7 @@ mod tests {
                 .text("gw")
                 .contains("not connected")
         );
-        note.ended = Some((
-            spa_proto::WallTime::from_millis(5),
-            crate::agent::Ended::Expired,
-        ));
+        note.ended = Some((WallTime::from_millis(5), crate::agent::Ended::Expired));
         assert!(State::Noted(note).text("gw").contains("its time was over"));
     }
 }

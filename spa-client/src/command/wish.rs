@@ -114,6 +114,10 @@ mod tests {
             not_after: 0,
             left: Duration::ZERO,
             handshake_age: None,
+            heard_age: None,
+            renewable_until: None,
+            keys: String::new(),
+            news: Vec::new(),
             received: 0,
             sent: 0,
         }

@@ -19,6 +19,7 @@ use std::path::Path;
 
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
+use spa_proto::channel::{self, FactValue};
 use spa_proto::{CredentialId, WallTime};
 
 use crate::clock;
@@ -136,6 +137,23 @@ impl Posture {
     #[must_use]
     pub fn report(&self) -> Vec<u8> {
         cbor::report(&self.facts)
+    }
+
+    /// The same facts for the control channel, where there is room for all.
+    #[must_use]
+    pub fn channel(&self) -> channel::Posture {
+        let known = self.facts.iter().filter(|fact| fact.fits());
+        let facts = known.filter_map(|fact| {
+            let value = match fact.value.as_ref()? {
+                Value::Bool(value) => FactValue::Bool(*value),
+                Value::Number(number) => FactValue::Number(u32::try_from(*number).ok()?),
+                Value::Text(text) => FactValue::Text(text.clone()),
+            };
+            Some((fact.name.clone(), channel::Fact { value, age_s: 0 }))
+        });
+        channel::Posture {
+            facts: facts.take(channel::MAX_FACTS).collect(),
+        }
     }
 }
 
@@ -286,5 +304,7 @@ mod tests {
             .collect();
         assert_eq!(keys.len(), 1);
         assert_eq!(keys[0].value, Some(Value::Bool(true)));
+        let told = &posture.channel().facts["hardware_key"];
+        assert_eq!(told.value, FactValue::Bool(true));
     }
 }
