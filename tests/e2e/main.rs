@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod administration;
+mod agent;
 mod asked;
 mod configuration;
 mod control;
