@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# The part of `make install` that is not copying programs: users, group, systemd unit. `--remove` takes the unit away again.
+# The part of `make install` that is not copying programs: users, group, systemd units. `--remove` takes the units away again.
 set -eu
 cd "$(dirname "$0")"
-unit="${DESTDIR-}${SYSTEMD_UNITS:-/etc/systemd/system}/spa-gateway.service"
+units="${DESTDIR-}${SYSTEMD_UNITS:-/etc/systemd/system}"
+services=(spa-gateway.service spa-gateway-dark.service)
 
 if [ "${1-}" = --remove ]; then
     if [ -z "${DESTDIR-}" ] && command -v systemctl >/dev/null && [ -d /run/systemd/system ]; then
-        systemctl disable --now spa-gateway.service 2>/dev/null || true
+        systemctl disable --now "${services[@]}" 2>/dev/null || true
     fi
-    rm -f "$unit"
+    for service in "${services[@]}"; do rm -f "$units/$service"; done
     exit 0
 fi
 
@@ -25,9 +26,11 @@ else
 fi
 
 if [ -n "${DESTDIR-}" ] || [ -d /etc/systemd/system ]; then
-    install -d "$(dirname "$unit")"
-    sed "s|@PREFIX@|${PREFIX:-/usr/local}|g" systemd/spa-gateway.service > "$unit"
-    chmod 0644 "$unit"
+    install -d "$units"
+    for service in "${services[@]}"; do
+        sed "s|@PREFIX@|${PREFIX:-/usr/local}|g" "systemd/$service" > "$units/$service"
+        chmod 0644 "$units/$service"
+    done
 fi
 if [ -z "${DESTDIR-}" ]; then
     [ -d /run/systemd/system ] && systemctl daemon-reload

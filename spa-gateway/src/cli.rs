@@ -9,6 +9,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::config::{Config, DEFAULT_CONFIG};
 use crate::daemon::{self, StartError};
+use crate::enforcer_link;
 use crate::preflight::{self, Finding};
 
 /// Keeps every port closed and lets in who knocks with all factors
@@ -36,6 +37,13 @@ enum Command {
         /// How much to log on stdout; `debug` names clients
         #[arg(long, value_enum, default_value_t = LogLevel::Info)]
         log: LogLevel,
+    },
+    /// Make the machine dark before the gateway runs, and end; for the early boot, before there is a network
+    ///
+    /// Does nothing where the gateway's table is in place already. `nft delete table inet spa` takes it away.
+    Close {
+        #[command(flatten)]
+        common: Common,
     },
     /// Say what would keep the gateway from running, or from working as expected; changes nothing
     Check {
@@ -70,6 +78,7 @@ pub fn main(cli: &Cli) -> ExitCode {
             check: true,
             ..
         } => check(&common.config),
+        Command::Close { common } => close(&common.config),
         Command::Run { common, log, .. } => {
             log_to_stdout(*log);
             run(&common.config)
@@ -84,6 +93,21 @@ fn run(config: &Path) -> ExitCode {
         Err(StartError::EnforcerSaidWhy) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("spa-gateway: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn close(file: &Path) -> ExitCode {
+    let closed = Config::load(file)
+        .map_err(|error| error.to_string())
+        .and_then(|config| enforcer_link::close(&config).map_err(|error| error.to_string()));
+    match closed {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        // The enforcer's own line is out already.
+        Ok(_) => ExitCode::FAILURE,
+        Err(line) => {
+            eprintln!("spa-gateway: {line}; the machine is not dark");
             ExitCode::FAILURE
         }
     }

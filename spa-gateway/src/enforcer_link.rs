@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -145,7 +145,12 @@ pub fn spawn(
     // The orders are its standard input: nothing else of ours is open in it.
     let mut command = Command::new(&file);
     command
-        .args(flags(config, tunnel_user, capacity, credentials))
+        .args(flags(
+            config,
+            &tunnel_user.uid.as_raw().to_string(),
+            capacity,
+            credentials,
+        ))
         .env_clear()
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
@@ -158,13 +163,24 @@ pub fn spawn(
     Ok((child, EnforcerLink::over(ours)))
 }
 
+/// Has the enforcer make the machine dark, if no table of ours does so yet, and waits for its end. It says itself what went wrong.
+///
+/// # Errors
+/// No executable, or one that cannot be run.
+pub fn close(config: &Config) -> Result<ExitStatus, LinkError> {
+    let file = find_executable().ok_or(LinkError::NotFound)?;
+    Command::new(&file)
+        .args(flags(config, &config.process.tunnel_user.to_string(), 1, 0))
+        .arg("--close")
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .map_err(|source| LinkError::Run { file, source })
+}
+
 /// The enforcer's limits as its command line.
-fn flags(
-    config: &Config,
-    tunnel_user: Account,
-    capacity: u32,
-    credentials: usize,
-) -> Vec<OsString> {
+fn flags(config: &Config, tunnel_user: &str, capacity: u32, credentials: usize) -> Vec<OsString> {
     let mut flags: Vec<String> = Vec::new();
     let mut put = |flag: &str, value: String| flags.extend([flag.to_owned(), value]);
     for interface in config.knock.interfaces.get_ref() {
@@ -190,7 +206,7 @@ fn flags(
     for open in &config.firewall.keep_open {
         put("--keep-open", open.to_string());
     }
-    put("--tunnel-user", tunnel_user.uid.as_raw().to_string());
+    put("--tunnel-user", tunnel_user.to_owned());
     if config.firewall.masquerade {
         flags.push("--masquerade".to_owned());
     }

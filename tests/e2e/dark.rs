@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use spa_tests::gateway::{Gateway, TUNNEL_USER};
 use spa_tests::net::Namespace;
 use spa_tests::packet::{Packet, UDP};
-use spa_tests::person::PASSWORD;
+use spa_tests::person::{PASSWORD, Person};
 use spa_tests::sensor::{Sensor, marked};
 use spa_tests::serve;
 use spa_tests::topology::{GATEWAY, GATEWAY6, HOME, PORT, SERVER, Town, WEB, address, endpoint};
 use spa_tests::wait::wait_until;
 use spa_tests::wire::{self, Direction, Wire};
+use toml_edit::value;
 
 use crate::fixture::{Place, REACHED, REFUSED, SILENT, place, with_ana};
 
@@ -54,6 +56,39 @@ fn the_silence_is_the_tables_work() {
     assert!(silent(&place));
     place.town.gateway.nft("delete table inet spa").unwrap();
     assert!(!silent(&place));
+}
+
+/// Before the gateway has run, `spa-gateway close` makes the machine dark: no interface, no user and no store needs to be
+/// there yet. Where a gateway runs it changes nothing.
+#[test]
+fn closed_before_the_first_start() {
+    let town = Town::build().unwrap();
+    let mut gateway = Gateway::init(&town).unwrap();
+    let silent = || {
+        let findings = town.scanner().oddities(address(GATEWAY), PORT).unwrap();
+        findings.is_silent()
+    };
+    assert!(!silent(), "an ordinary machine answers");
+    gateway
+        .configure(|config| config["process"]["tunnel-user"] = value("nobody-yet"))
+        .unwrap();
+    // As early as the unit runs it: no network is up.
+    town.gateway.ip("link set eth0 down").unwrap();
+    gateway.close().unwrap().success().unwrap();
+    town.gateway
+        .ip(&format!("link set eth0 up\nroute add default via {HOME}"))
+        .unwrap();
+    assert!(silent());
+    let number = TUNNEL_USER.to_string();
+    gateway
+        .configure(|config| config["process"]["tunnel-user"] = value(number))
+        .unwrap();
+    gateway.start().unwrap();
+    let mut ana = Person::enrolled(&gateway, &town.client, "ana").unwrap();
+    let place = Place { gateway, town };
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    place.gateway.close().unwrap().success().unwrap();
+    place.assert_reaches_wiki(&ana);
 }
 
 /// 512 bytes of junk, a real knock cut short, made longer, or in pieces, and anything that looks like WireGuard get no answer.

@@ -228,6 +228,16 @@ impl Gateway {
         self.finish("spa-gateway", &mut self.daemon_command())
     }
 
+    /// Runs `spa-gateway close`, which makes the machine dark before there is a gateway.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn close(&self) -> anyhow::Result<Ended> {
+        let mut command = self.space.command(self.programs.path("spa-gateway"));
+        command.args(["close", "--config"]).arg(&self.config);
+        self.finish("spa-gateway-close", &mut command)
+    }
+
     /// A command that runs the daemon.
     pub fn daemon_command(&self) -> Command {
         let mut command = self.space.command(self.programs.path("spa-gateway"));

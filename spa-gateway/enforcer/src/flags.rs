@@ -25,6 +25,17 @@ pub struct Flags {
     pub credentials: u32,
     /// The user `spa-tunnel` runs as: a name or a number.
     pub tunnel_user: String,
+    /// What to do.
+    pub task: Task,
+}
+
+/// What the enforcer is started for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Task {
+    /// To take orders.
+    Serve,
+    /// To make the machine dark, and to end. Nothing needs to be there yet: no interface, no user, no daemon.
+    Close,
 }
 
 /// One line: which flag, and what it takes.
@@ -72,6 +83,10 @@ impl Flags {
                 once(&mut given.masquerade, &flag, ())?;
                 continue;
             }
+            if flag == "--close" {
+                once(&mut given.close, &flag, ())?;
+                continue;
+            }
             if !VALUED.contains(&flag.as_str()) {
                 return Err(FlagError::Unknown(flag));
             }
@@ -113,6 +128,7 @@ struct Given {
     control_port: Option<u16>,
     keep_open: Vec<Port>,
     masquerade: Option<()>,
+    close: Option<()>,
     tunnel_user: Option<String>,
 }
 
@@ -239,6 +255,7 @@ impl Given {
             max_peers: required(self.max_peers, "--max-peers")?,
             credentials: required(self.credentials, "--credentials")?,
             tunnel_user: required(self.tunnel_user, "--tunnel-user")?,
+            task: self.close.map_or(Task::Serve, |()| Task::Close),
         })
     }
 }

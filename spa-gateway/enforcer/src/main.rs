@@ -33,7 +33,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match serve::serve(&flags) {
+    let outcome = match flags.task {
+        flags::Task::Serve => serve::serve(&flags),
+        flags::Task::Close => serve::close(&flags),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("spa-enforcer: {error}");

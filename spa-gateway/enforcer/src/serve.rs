@@ -124,6 +124,19 @@ pub fn serve(flags: &Flags) -> Result<(), ServeError> {
     take_orders(&orders, enforcer, watch)
 }
 
+/// Makes the machine dark where no table of ours does so yet; one that is there may have sessions.
+///
+/// # Errors
+/// See [`ServeError`].
+pub fn close(flags: &Flags) -> Result<(), ServeError> {
+    privilege::check()?;
+    let netfilter = Link::netfilter().map_err(|source| ServeError::Kernel {
+        what: "reach nf_tables",
+        source,
+    })?;
+    Table::create_if_absent(netfilter, &flags.plan).map_err(ServeError::Table)
+}
+
 /// Makes the interface; if that fails, a table that was not there before goes again.
 fn prepare(flags: &Flags, user: User, mut table: Table) -> Result<(Interface, Table), ServeError> {
     let plan = spa_wireguard::Plan {

@@ -224,8 +224,7 @@ fn the_limits_are_on_the_command_line() {
     let text = "[knock]\ninterfaces = [\"eth0\", \"eth1\"]\nport = 51820\npublic = \"192.0.2.1:51820\"\n\
         [wireguard]\naddresses = [\"10.200.0.1/16\"]\n[firewall]\nkeep-open = [\"22/tcp\"]\nmasquerade = true\n";
     let config = Config::parse(text, Path::new("/etc/spa/gateway.toml")).expect("sound");
-    let user = crate::accounts::find(&crate::config::UserRef::Number(64_181)).expect("a user");
-    let flags = flags(&config, user, 1_000, 12);
+    let flags = flags(&config, "64181", 1_000, 12);
     let line: Vec<&str> = flags
         .iter()
         .map(|flag| flag.to_str().expect("text"))

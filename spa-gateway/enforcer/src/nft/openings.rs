@@ -80,6 +80,17 @@ impl Table {
         })
     }
 
+    /// Puts a closed table where there is none.
+    ///
+    /// # Errors
+    /// The kernel's errno; then nothing has changed.
+    pub fn create_if_absent(mut link: Link, plan: &Plan) -> io::Result<()> {
+        match table::handle(&mut link)? {
+            Some(_) => Ok(()),
+            None => table::create(&mut link, &mut Scratch::new(), plan),
+        }
+    }
+
     /// Whether what was heard tells of our table, and of somebody else's doing.
     pub fn is_meddling(&self, heard: &Message<'_>) -> bool {
         /// `NFT_MSG_NEWGEN` of nf_tables: every change makes one, of whatever table.
