@@ -5,10 +5,11 @@ use std::net::Ipv4Addr;
 
 use spa_gateway::config::Paths;
 use spa_gateway::store::{Founding, Store};
+use spa_gateway_core::policy::{HourSeen, Network, NetworkSeen, Signals};
 use spa_gateway_core::{
     ApprovalRow, Change, CredentialRow, GrantRow, KeyKind, KeyRow, KnockKeyRow, LockRow,
     LockTarget, Name, PersonKind, PersonRow, Record, RestingRow, SessionRow, Snapshot, Standing,
-    TotpRow,
+    TotpRow, Waiting,
 };
 use spa_proto::{
     CredentialId, CredentialKey, KnockSecret, ProofPublic, SessionId, SessionKey, TotpSecret,
@@ -85,6 +86,11 @@ fn session(id: u8, of: CredentialId) -> Change {
         tunnel6: None,
         resources: vec![name("wiki"), name("db-2.x")],
         source: "192.0.2.1:40000".parse().expect("an address"),
+        signals: Some(Signals {
+            network: NetworkSeen::Known(at(6)),
+            hour: HourSeen::Unusual,
+            failures: 2,
+        }),
         opened: at(8),
         not_after: at(9),
     })
@@ -134,6 +140,27 @@ fn approved(id: u32) -> Change {
         by: name("ana"),
         until: at(60),
     })
+}
+
+fn asked(id: u32, who: &str) -> Change {
+    Change::ApprovalAsked(Waiting {
+        id,
+        person: name(who),
+        resource: name("wiki"),
+        rule: name("by-hand"),
+        since: at(u64::from(id)),
+    })
+}
+
+fn habit(who: &str, network: &str, hour: u8, forgotten: Option<&str>) -> Change {
+    let network_of = |text: &str| Network::parse(text).expect("a network");
+    Change::HabitSeen {
+        person: name(who),
+        network: network_of(network),
+        hour,
+        at: at(u64::from(hour)),
+        forgotten: forgotten.map(network_of),
+    }
 }
 
 /// A story in which every kind of change happens. Changes cannot be copied, so it is told twice.
@@ -230,6 +257,16 @@ fn story() -> Vec<Change> {
         Change::ExceptionEnded { id: 1 },
         Change::ExceptionEnded { id: 2 },
         approved(3),
+        asked(4, "bo"),
+        asked(5, "ana"),
+        asked(6, "bo"),
+        approved(6),
+        asked(7, "bo"),
+        Change::ExceptionEnded { id: 7 },
+        habit("bo", "203.0.113.0/24", 9, None),
+        habit("bo", "2001:db8:1::/48", 9, Some("203.0.113.0/24")),
+        habit("bo", "2001:db8:1::/48", 23, None),
+        habit("ana", "198.51.100.0/24", 0, None),
         Change::FloorRaised { floor: at(77_777) },
         // What is not there is not made by a change of it.
         Change::Answered {
@@ -263,6 +300,8 @@ fn shown(snapshot: &Snapshot) -> Vec<String> {
         .chain(rows(&snapshot.locks))
         .chain(rows(&snapshot.grants))
         .chain(rows(&snapshot.approvals))
+        .chain(rows(&snapshot.waiting))
+        .chain(rows(&snapshot.habits))
         .chain(keys)
         .chain(
             snapshot

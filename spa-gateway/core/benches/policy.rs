@@ -143,6 +143,7 @@ fn gateway(sessions: u16, policy: Policy) -> Gateway {
                 name(&format!("r{}", resource + 50)),
             ],
             source: "198.51.100.1:4000".parse().expect("an address"),
+            signals: None,
             opened: NOW,
             not_after: NOW.saturating_add(Duration::from_secs(3600)),
         });

@@ -139,11 +139,13 @@ impl Gateway {
                 let who = (row.person.clone(), row.resource.clone());
                 self.audit_exception(who, AuditKind::GrantMade, Some(row.until), now);
                 self.exceptions.put_grant(row);
+                self.set_exceptions(now);
             }
             Addition::Approved(row) => {
                 let who = (row.person.clone(), row.resource.clone());
                 self.audit_exception(who, AuditKind::ApprovalGiven, Some(row.until), now);
                 self.exceptions.put_approval(row);
+                self.set_exceptions(now);
             }
         }
     }

@@ -12,6 +12,10 @@ use crate::time::Moment;
 pub(crate) enum Timer {
     /// Tags, invites, knock keys, the floor.
     Minute,
+    /// A lock, a grant, an approval or a request ends.
+    Exceptions,
+    /// The traffic of sessions is to be counted.
+    Count,
     /// A session reaches its deadline.
     End(SessionId),
     /// A resource of a session reaches its end before the session does.
@@ -44,6 +48,11 @@ impl Agenda {
         if let Some(at) = self.at.remove(&timer) {
             self.due.remove(&(at, timer));
         }
+    }
+
+    /// Says whether a timer is set.
+    pub(crate) fn is_set(&self, timer: Timer) -> bool {
+        self.at.contains_key(&timer)
     }
 
     /// Takes the next timer that is due.

@@ -3,7 +3,8 @@
 use crate::addition::TOTP_PERIOD;
 use crate::change::Change;
 use crate::name::Name;
-use crate::snapshot::{CredentialRow, KeyKind, KeyRow, PersonRow, Snapshot, TotpRow};
+use crate::snapshot::{CredentialRow, HabitRow, KeyKind, KeyRow, PersonRow, Snapshot, TotpRow};
+use alloc::collections::BTreeMap;
 use spa_proto::{CredentialId, SessionId};
 
 impl Snapshot {
@@ -100,6 +101,10 @@ impl Snapshot {
             Change::PersonErased { person } => {
                 self.persons.retain(|row| row.name != person);
                 self.credentials.retain(|row| row.person != person);
+                self.grants.retain(|row| row.person != person);
+                self.approvals.retain(|row| row.person != person);
+                self.waiting.retain(|row| row.person != person);
+                self.habits.retain(|row| row.person != person);
             }
             Change::TotpReplaced {
                 person,
@@ -122,15 +127,50 @@ impl Snapshot {
             }
             Change::Unlocked { target } => self.locks.retain(|lock| lock.target != target),
             Change::Granted(row) => self.grants.push(row),
-            Change::Approved(row) => self.approvals.push(row),
+            Change::Approved(row) => {
+                self.waiting.retain(|waiting| waiting.id != row.id);
+                self.approvals.push(row);
+            }
+            Change::ApprovalAsked(row) => self.waiting.push(row),
             Change::ExceptionEnded { id } => {
                 self.grants.retain(|row| row.id != id);
                 self.approvals.retain(|row| row.id != id);
+                self.waiting.retain(|row| row.id != id);
+            }
+            Change::HabitSeen {
+                person,
+                network,
+                hour,
+                at,
+                forgotten,
+            } => {
+                let row = self.habit(person);
+                row.networks.insert(network, at);
+                if let Some(forgotten) = forgotten {
+                    row.networks.remove(&forgotten);
+                }
+                if let Some(seen) = row.hours.get_mut(usize::from(hour)) {
+                    *seen = seen.saturating_add(1);
+                }
             }
             Change::KnockKeyMade(row) => self.knock_keys.push(row),
             Change::KnockKeyErased { kid } => self.knock_keys.retain(|row| row.kid != kid),
             Change::FloorRaised { floor } => self.floor = floor,
         }
+    }
+
+    /// Gives the habits of somebody, none at first.
+    fn habit(&mut self, person: Name) -> &mut HabitRow {
+        let at = self.habits.iter().position(|row| row.person == person);
+        let at = at.unwrap_or_else(|| {
+            self.habits.push(HabitRow {
+                person,
+                networks: BTreeMap::new(),
+                hours: [0; 24],
+            });
+            self.habits.len() - 1
+        });
+        &mut self.habits[at]
     }
 
     fn credential(&mut self, id: CredentialId, change: impl FnOnce(&mut CredentialRow)) {

@@ -7,9 +7,10 @@ use spa_proto::{
     CredentialId, CredentialKey, ProofPublic, SessionId, SessionKey, TotpSecret, WallTime,
 };
 
-use crate::exception::{ApprovalRow, GrantRow};
+use crate::exception::{ApprovalRow, GrantRow, Waiting};
 use crate::lock::{LockRow, LockTarget};
 use crate::name::Name;
+use crate::policy::Network;
 use crate::snapshot::{CredentialRow, KnockKeyRow, PersonRow, RestingRow, SessionRow, Standing};
 
 /// Changes that are on disk together or not at all. Several records may share one commit, in their order.
@@ -136,7 +137,8 @@ pub enum Change {
         /// The standing from now on.
         standing: Standing,
     },
-    /// Somebody is gone, with all credentials.
+    /// Somebody is gone, with all credentials, habits, grants, approvals and requests: who comes under the
+    /// same name later inherits nothing.
     PersonErased {
         /// Who.
         person: Name,
@@ -168,10 +170,25 @@ pub enum Change {
     Granted(GrantRow),
     /// A request was approved.
     Approved(ApprovalRow),
-    /// A grant or an approval was taken back, or has ended. They share one row of numbers.
+    /// Somebody waits for an approval.
+    ApprovalAsked(Waiting),
+    /// A grant, an approval or a request was taken back, or has ended. They share one row of numbers.
     ExceptionEnded {
         /// Its number.
         id: u32,
+    },
+    /// A knock was let in: what is usual for its person has changed.
+    HabitSeen {
+        /// Whose.
+        person: Name,
+        /// From which network.
+        network: Network,
+        /// At which hour of the day, 0 to 23.
+        hour: u8,
+        /// When.
+        at: WallTime,
+        /// The network that is forgotten for it.
+        forgotten: Option<Network>,
     },
     /// A knock key was made.
     KnockKeyMade(KnockKeyRow),

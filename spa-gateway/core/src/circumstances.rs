@@ -7,6 +7,7 @@ use core::net::IpAddr;
 
 use spa_proto::{CredentialId, SessionId, WallTime};
 
+use crate::change::Change;
 use crate::exception::Exceptions;
 use crate::gateway::Gateway;
 use crate::name::Name;
@@ -23,7 +24,7 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) source: IpAddr,
     pub(crate) factors: Factors,
     pub(crate) facts: Option<&'a Facts>,
-    /// `None` is not known any more: a session that outlived a restart.
+    /// `None` is not known: a limit of risk is then not met.
     pub(crate) signals: Option<Signals>,
     pub(crate) locked: bool,
     pub(crate) now: WallTime,
@@ -128,16 +129,17 @@ impl Gateway {
         )
     }
 
-    /// Takes note of a knock that was let in.
-    pub(crate) fn learn_habit(&mut self, id: CredentialId, source: IpAddr, now: Now) {
+    /// Takes note of a knock that is let in; gives what the disk is to know of it.
+    pub(crate) fn learn_habit(
+        &mut self,
+        id: CredentialId,
+        source: IpAddr,
+        now: Now,
+    ) -> Option<Change> {
         let hour = self.policy.zone().hour(now.wall);
-        let person = self
-            .credentials
-            .get(&id)
-            .map(|credential| &credential.person);
-        if let Some(person) = person.and_then(|name| self.persons.get_mut(name)) {
-            person.habits.learn(source, hour, now.wall);
-        }
+        let name = &self.credentials.get(&id)?.person;
+        let person = self.persons.get_mut(name)?;
+        Some(person.habits.learn(name, source, hour, now.wall))
     }
 
     /// Gives every live session.

@@ -76,6 +76,8 @@ pub enum EndReason {
     Cut,
     /// A lock names its person, device or source.
     Locked,
+    /// Nothing went through it for as long as policy lets it be idle.
+    Idle,
     /// Policy took all it had.
     PolicyWithdrawn,
     /// WireGuard does not know its peer any more.
@@ -98,6 +100,7 @@ impl EndReason {
             Self::Revoked => "revoked",
             Self::Cut => "cut by an administrator",
             Self::Locked => "locked by an administrator",
+            Self::Idle => "idle for too long",
             Self::PolicyWithdrawn => "withdrawn by policy",
             Self::PeerGone => "the peer is gone",
             Self::OpeningFailed => "opening failed",

@@ -33,6 +33,8 @@ pub enum EffectKind {
         /// The peer's WireGuard key.
         wg_key: [u8; 32],
     },
+    /// Count the packets of every open flow and answer with `Gateway::handle_counts`. Need not be reported.
+    CountFlows,
     /// Send this. Need not be reported.
     Reply(Reply),
     /// Write this to the audit log. Need not be reported.

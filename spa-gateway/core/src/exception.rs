@@ -6,6 +6,7 @@
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use spa_proto::WallTime;
 
@@ -14,6 +15,8 @@ use crate::policy::{Approval, Grant};
 
 /// The most grants, and the most approvals, at once.
 pub const MAX_EXCEPTIONS: usize = 1024;
+/// How long a request waits; then the person has to ask again.
+pub const WAITS: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// The most requests that wait for an approval. A further one pushes the oldest out.
 pub const MAX_WAITING: usize = 256;
 
@@ -49,7 +52,7 @@ pub struct ApprovalRow {
     pub until: WallTime,
 }
 
-/// A request that waits for an approval. A restart forgets it: the person knocks again.
+/// A request that waits for an approval.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Waiting {
     /// Its number.
@@ -75,8 +78,16 @@ pub(crate) struct Exceptions {
 }
 
 impl Exceptions {
-    pub(crate) fn restore(grants: Vec<GrantRow>, approvals: Vec<ApprovalRow>) -> Self {
+    pub(crate) fn restore(
+        grants: Vec<GrantRow>,
+        approvals: Vec<ApprovalRow>,
+        waiting: Vec<Waiting>,
+    ) -> Self {
         let mut all = Self::default();
+        for row in waiting {
+            all.last = all.last.max(row.id);
+            all.waiting.insert(row.id, row);
+        }
         grants.into_iter().for_each(|row| all.put_grant(row));
         approvals.into_iter().for_each(|row| all.put_approval(row));
         all
@@ -98,33 +109,55 @@ impl Exceptions {
         self.approvals.insert(row.id, row);
     }
 
-    /// Takes a grant or an approval away.
-    pub(crate) fn remove(&mut self, id: u32) -> bool {
-        self.grants.remove(&id).is_some() | self.approvals.remove(&id).is_some()
+    /// Takes a grant, an approval or a request away; gives who had it, and of what.
+    pub(crate) fn remove(&mut self, id: u32) -> Option<(Name, Name)> {
+        let grant = self
+            .grants
+            .remove(&id)
+            .map(|row| (row.person, row.resource));
+        let approval = self.approvals.remove(&id);
+        let approval = approval.map(|row| (row.person, row.resource));
+        let waiting = self.waiting.remove(&id);
+        let waiting = waiting.map(|row| (row.person, row.resource));
+        grant.or(approval).or(waiting)
     }
 
-    /// Notes that somebody waits for an approval; the same wish waits once.
-    pub(crate) fn wait(&mut self, person: &Name, resource: &Name, rule: &Name, now: WallTime) {
+    /// Takes away all that somebody has, or asks for.
+    pub(crate) fn remove_of(&mut self, person: &Name) {
+        self.grants.retain(|_, row| row.person != *person);
+        self.approvals.retain(|_, row| row.person != *person);
+        self.waiting.retain(|_, row| row.person != *person);
+    }
+
+    /// Notes that somebody waits for an approval; the same wish waits once. Gives what is new, and the
+    /// number of the oldest if there was no room.
+    pub(crate) fn wait(
+        &mut self,
+        person: &Name,
+        resource: &Name,
+        rule: &Name,
+        now: WallTime,
+    ) -> Option<(Waiting, Option<u32>)> {
         let same = |waiting: &Waiting| {
             waiting.person == *person && waiting.resource == *resource && waiting.rule == *rule
         };
         if self.waiting.values().any(same) {
-            return;
+            return None;
         }
+        let mut pushed_out = None;
         if self.waiting.len() >= MAX_WAITING {
-            self.waiting.pop_first();
+            pushed_out = self.waiting.pop_first().map(|(id, _)| id);
         }
         let id = self.next_id();
-        self.waiting.insert(
+        let row = Waiting {
             id,
-            Waiting {
-                id,
-                person: person.clone(),
-                resource: resource.clone(),
-                rule: rule.clone(),
-                since: now,
-            },
-        );
+            person: person.clone(),
+            resource: resource.clone(),
+            rule: rule.clone(),
+            since: now,
+        };
+        self.waiting.insert(id, row.clone());
+        Some((row, pushed_out))
     }
 
     pub(crate) fn waiting(&self, id: u32) -> Option<&Waiting> {
@@ -170,12 +203,22 @@ impl Exceptions {
 
     /// Gives the numbers of those that have ended.
     pub(crate) fn ended(&self, now: WallTime) -> Vec<u32> {
-        let grants = self.grants.values().map(|row| (row.id, row.until));
-        let approvals = self.approvals.values().map(|row| (row.id, row.until));
-        grants
-            .chain(approvals)
+        self.ends()
             .filter(|(_, until)| *until <= now)
             .map(|(id, _)| id)
             .collect()
+    }
+
+    /// Gives when the next of them ends.
+    pub(crate) fn next_end(&self) -> Option<WallTime> {
+        self.ends().map(|(_, until)| until).min()
+    }
+
+    fn ends(&self) -> impl Iterator<Item = (u32, WallTime)> {
+        let grants = self.grants.values().map(|row| (row.id, row.until));
+        let approvals = self.approvals.values().map(|row| (row.id, row.until));
+        let waiting = self.waiting.values();
+        let waiting = waiting.map(|row| (row.id, row.since.saturating_add(WAITS)));
+        grants.chain(approvals).chain(waiting)
     }
 }

@@ -24,6 +24,7 @@ use crate::credential::{Credential, Key};
 use crate::doors::DoorBook;
 use crate::effect::{Effect, EffectKind};
 use crate::exception::Exceptions;
+use crate::habit::Habits;
 use crate::knock_keys::KnockKeys;
 use crate::lock::Locks;
 use crate::name::Name;
@@ -129,7 +130,7 @@ impl Gateway {
             tags: TagTable::default(),
             queue: Queue::default(),
             locks: Locks::default(),
-            exceptions: Exceptions::restore(snapshot.grants, snapshot.approvals),
+            exceptions: Exceptions::restore(snapshot.grants, snapshot.approvals, snapshot.waiting),
             sessions: Sessions::default(),
             doors: DoorBook::default(),
             operations: BTreeMap::new(),
@@ -146,6 +147,11 @@ impl Gateway {
         for row in snapshot.persons {
             gateway.restore_person(row);
         }
+        for row in snapshot.habits {
+            if let Some(person) = gateway.persons.get_mut(&row.person) {
+                person.habits = Habits::restore(row);
+            }
+        }
         for row in snapshot.credentials {
             gateway.restore_credential(row, FAILURE_TOKENS_AFTER_RESTART, now.mono);
         }
@@ -157,6 +163,7 @@ impl Gateway {
             gateway.restore_session(row, now);
         }
         gateway.agenda.set(Timer::Minute, now.mono);
+        gateway.set_exceptions(now);
         Ok(gateway)
     }
 
@@ -214,7 +221,8 @@ impl Gateway {
             return self.close_remains(row.id, remains, now);
         }
         self.agenda.set(Timer::End(row.id), terms.deadline);
-        let session = Session::new(row.credential, row.key, row.wg_key, row.source, terms);
+        let mut session = Session::new(row.credential, row.key, row.wg_key, row.source, terms);
+        session.signals = row.signals;
         self.sessions
             .insert(row.id, session.in_phase(Phase::Restored));
         if let Some(credential) = self.credentials.get_mut(&row.credential) {

@@ -54,8 +54,8 @@ impl Gateway {
         // Before the marks, which end a row of failures.
         let signals = self.signals(arrival.key.credential, arrival.source.ip(), now);
         self.take_posture(arrival.key.credential, ask, now);
-        let marks = self.mark(knock, now);
-        match self.find_room(knock.fresh(), ask, signals, now) {
+        let mut marks = self.mark(knock, now);
+        match self.find_room(knock.fresh(), ask, signals, &mut marks, now) {
             Ok(room) => {
                 self.grant(knock.fresh(), ask, room, marks, now, entropy);
                 Ok(())
@@ -84,6 +84,7 @@ impl Gateway {
         knock: &FreshKnock,
         ask: &OpenAsk,
         signals: Option<Signals>,
+        marks: &mut Marks,
         now: Now,
     ) -> Result<Room, Refused> {
         let id = knock.arrival().key.credential;
@@ -103,7 +104,8 @@ impl Gateway {
         let person = on.person.clone();
         let (allowance, wishes) = Allowance::decide(&on, confirmation, ask);
         for (resource, rule) in wishes {
-            self.await_approval(&person, resource, &rule, now);
+            let asked = self.await_approval(&person, resource, &rule, now);
+            marks.changes.extend(asked);
         }
         let allowance = allowance?;
         let full = |reason| no_room(allowance.verdicts().clone(), reason);
@@ -200,7 +202,7 @@ impl Gateway {
             terms,
         );
         session.signals = signals;
-        self.learn_habit(credential, arrival.source.ip(), now);
+        let habit = self.learn_habit(credential, arrival.source.ip(), now);
 
         let Marks {
             mut changes,
@@ -209,6 +211,7 @@ impl Gateway {
         let replaced = self.replaced_by(credential);
         changes.extend(replaced.and_then(|old| self.end_of(old, now)));
         changes.push(Change::SessionOpened(row_of(id, &session)));
+        changes.extend(habit);
         let mut audit = self.audit_of(credential, AuditKind::SessionOpened, now);
         audit.session = Some(id);
         audit.source = Some(arrival.source);
@@ -344,6 +347,7 @@ fn row_of(id: SessionId, session: &Session) -> SessionRow {
         tunnel6: session.terms.addresses.v6,
         resources: session.terms.resources.keys().cloned().collect(),
         source: session.source,
+        signals: session.signals,
         opened: session.terms.opened,
         not_after: session.terms.not_after,
     }

@@ -1,6 +1,6 @@
 //! What is usual for a person: from which networks, at which hours. Feeds the risk; decides nothing.
 //!
-//! A restart forgets it. Then every network is new again, so a limit of risk errs on the strict side.
+//! What is learned is on disk with the record of the knock that taught it, so a restart forgets nothing.
 
 use alloc::collections::BTreeMap;
 use core::net::IpAddr;
@@ -8,7 +8,10 @@ use core::time::Duration;
 
 use spa_proto::WallTime;
 
+use crate::change::Change;
+use crate::name::Name;
 use crate::policy::{HourSeen, Network, NetworkSeen, Signals};
+use crate::snapshot::HabitRow;
 
 /// The most networks remembered of one person.
 const MAX_NETWORKS: usize = 32;
@@ -56,17 +59,39 @@ impl Habits {
         }
     }
 
-    /// Takes note of a knock that was let in.
-    pub(crate) fn learn(&mut self, source: IpAddr, hour: usize, now: WallTime) {
-        self.networks.insert(neighbourhood(source), now);
+    pub(crate) fn restore(row: HabitRow) -> Self {
+        Self {
+            networks: row.networks,
+            hours: row.hours,
+        }
+    }
+
+    /// Takes note of a knock of `person` that is let in; gives what the disk is to know of it.
+    pub(crate) fn learn(
+        &mut self,
+        person: &Name,
+        source: IpAddr,
+        hour: usize,
+        now: WallTime,
+    ) -> Change {
+        let network = neighbourhood(source);
+        self.networks.insert(network, now);
+        let mut forgotten = None;
         if self.networks.len() > MAX_NETWORKS {
             let oldest = self.networks.iter().min_by_key(|(_, last)| **last);
-            if let Some(oldest) = oldest.map(|(network, _)| *network) {
-                self.networks.remove(&oldest);
-            }
+            forgotten = oldest.map(|(network, _)| *network);
+            forgotten.map(|oldest| self.networks.remove(&oldest));
         }
-        if let Some(seen) = self.hours.get_mut(hour % HOURS) {
+        let hour = hour % HOURS;
+        if let Some(seen) = self.hours.get_mut(hour) {
             *seen = seen.saturating_add(1);
+        }
+        Change::HabitSeen {
+            person: person.clone(),
+            network,
+            hour: u8::try_from(hour).unwrap_or(0),
+            at: now,
+            forgotten,
         }
     }
 }
@@ -82,6 +107,10 @@ fn neighbourhood(source: IpAddr) -> Network {
 mod tests {
     use super::*;
 
+    fn ana() -> Name {
+        Name::parse("ana").expect("a name")
+    }
+
     #[test]
     fn a_network_is_new_once_and_after_a_month_again() {
         let mut habits = Habits::default();
@@ -89,12 +118,12 @@ mod tests {
         let source = IpAddr::from([203, 0, 113, 9]);
         let network = |habits: &Habits, at| habits.signals(source, 9, 0, at).network;
         assert_eq!(network(&habits, now), NetworkSeen::New);
-        habits.learn(IpAddr::from([203, 0, 113, 77]), 9, now);
+        let _ = habits.learn(&ana(), IpAddr::from([203, 0, 113, 77]), 9, now);
         assert_eq!(network(&habits, now), NetworkSeen::Known(now));
         let later = now.saturating_add(KNOWN_FOR + Duration::from_secs(1));
         assert_eq!(network(&habits, later), NetworkSeen::New);
         for host in 0..100 {
-            habits.learn(IpAddr::from([10, 0, host, 1]), 9, later);
+            let _ = habits.learn(&ana(), IpAddr::from([10, 0, host, 1]), 9, later);
         }
         assert_eq!(habits.networks.len(), MAX_NETWORKS);
     }
@@ -106,7 +135,7 @@ mod tests {
         let source = IpAddr::from([203, 0, 113, 9]);
         assert_eq!(habits.signals(source, 3, 0, now).hour, HourSeen::Unknown);
         for _ in 0..ENOUGH_KNOCKS {
-            habits.learn(source, 23, now);
+            let _ = habits.learn(&ana(), source, 23, now);
         }
         assert_eq!(habits.signals(source, 0, 0, now).hour, HourSeen::Usual);
         assert_eq!(habits.signals(source, 3, 0, now).hour, HourSeen::Unusual);

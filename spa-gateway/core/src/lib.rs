@@ -44,6 +44,7 @@ mod change;
 mod circumstances;
 mod clock;
 mod closing;
+mod count;
 mod credential;
 mod doors;
 mod effect;
@@ -93,10 +94,11 @@ pub use audit::{AuditKind, AuditRecord};
 pub use change::{Change, Record};
 pub use clock::FLOOR_EVERY;
 pub use closing::{EndReason, RETRY};
+pub use count::COUNT_EVERY;
 pub use credential::{ENROL_WITHIN, MAX_CANDIDATES, MAX_FAILURES, MAX_REPEATS, REPEAT_WITHIN};
 pub use effect::{Effect, EffectFailure, EffectId, EffectKind, Reply};
 pub use entropy::{Entropy, Purpose};
-pub use exception::{ApprovalRow, GrantRow, MAX_EXCEPTIONS, MAX_WAITING, Waiting};
+pub use exception::{ApprovalRow, GrantRow, MAX_EXCEPTIONS, MAX_WAITING, WAITS, Waiting};
 pub use gateway::{
     ClockTrust, FAILURE_TOKENS_AFTER_RESTART, Gateway, MAX_CREDENTIALS, MAX_PERSONS, NoIdentity,
 };
@@ -111,8 +113,8 @@ pub use pool::{MAX_POOL, REST};
 pub use refusal::{Counters, Refusal};
 pub use settings::{LONGEST_DOOR, LONGEST_SESSION, SHORTEST_DOOR, Settings};
 pub use snapshot::{
-    CredentialRow, KeyKind, KeyRow, KnockKeyRow, PersonKind, PersonRow, RestingRow, SessionRow,
-    Snapshot, Standing, TotpRow,
+    CredentialRow, HabitRow, KeyKind, KeyRow, KnockKeyRow, PersonKind, PersonRow, RestingRow,
+    SessionRow, Snapshot, Standing, TotpRow,
 };
 pub use start::PresentPeer;
 pub use time::{Moment, Now};

@@ -37,6 +37,10 @@ impl Gateway {
         while let Some(timer) = self.agenda.take_due(now.mono) {
             match timer {
                 Timer::Minute => self.minute(now, entropy),
+                // While the clock is not believed, the minute in which it is ends them.
+                Timer::Exceptions if self.is_clock_believed(now) => self.end_exceptions(now),
+                Timer::Exceptions => {}
+                Timer::Count => self.count(now),
                 Timer::End(session) => self.end_session(session, EndReason::Expired, now),
                 Timer::Review(session) => self.review(session, now),
                 Timer::Door(session) => self.door_expired(session, now),

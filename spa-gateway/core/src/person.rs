@@ -18,7 +18,6 @@ pub(crate) struct Person {
     pub(crate) totp: Option<Totp>,
     pub(crate) last_step: u64,
     pub(crate) recovery: Vec<[u8; 32]>,
-    /// A restart forgets them.
     pub(crate) habits: Habits,
 }
 

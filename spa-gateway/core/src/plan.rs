@@ -215,7 +215,9 @@ impl Gateway {
             }
             Step::Opened(session) => {
                 self.watch(session, now);
-                return self.enter(session, Phase::Open);
+                let entered = self.enter(session, Phase::Open);
+                self.set_count(now);
+                return entered;
             }
             Step::Remember(answered) => self.remember(*answered, now),
             Step::Reply(reply) => {

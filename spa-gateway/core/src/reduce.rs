@@ -33,6 +33,7 @@ impl Gateway {
         audit.note = note;
         self.put_audit(audit);
         self.review_all(now);
+        self.set_count(now);
     }
 
     /// Hears what the device of a session says of itself: a CBOR map (SPEC §4, §12). What is none counts
@@ -147,14 +148,20 @@ impl Gateway {
         }
     }
 
-    /// Comes back when the first resource of a session ends before the session does.
+    /// Comes back when the first resource of a session ends, or its risk grows, before the session ends.
     pub(crate) fn set_review(&mut self, id: SessionId, now: Now) {
         let Some(session) = self.sessions.of(id) else {
             return;
         };
         let not_after = session.terms.not_after;
-        let first = session.terms.resources.values().min().copied();
-        match first.filter(|first| *first < not_after) {
+        let facts = self.credentials.get(&session.credential);
+        let facts = facts.and_then(|of| of.memory.facts.as_ref());
+        // Facts that grow old raise the risk.
+        let older = facts
+            .and_then(|facts| self.policy.posture_ages(facts))
+            .filter(|at| *at > now.wall);
+        let ends = session.terms.resources.values().copied();
+        match ends.chain(older).min().filter(|first| *first < not_after) {
             Some(first) => {
                 let at = now.mono.after(first.since(now.wall));
                 self.agenda.set(Timer::Review(id), at);

@@ -23,7 +23,7 @@ pub(crate) struct Session {
     pub(crate) wg_key: [u8; 32],
     pub(crate) source: SocketAddr,
     pub(crate) terms: Terms,
-    /// How its knock stood to the habits of its person; a restart forgets it.
+    /// How its knock stood to the habits of its person.
     pub(crate) signals: Option<Signals>,
     pub(crate) phase: Phase,
     pub(crate) doorway: Doorway,
@@ -75,12 +75,16 @@ pub(crate) enum Doorway {
 }
 
 /// What was last seen of its peer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) endpoint: Option<SocketAddr>,
     pub(crate) handshake: bool,
     pub(crate) rx: u64,
     pub(crate) tx: u64,
+    /// The packets of each flow when they were last counted.
+    pub(crate) counted: BTreeMap<Flow, u64>,
+    /// When some were last found to have gone through; `None` before the first count.
+    pub(crate) active: Option<Moment>,
     /// The look that is under way.
     pub(crate) looking: Option<EffectId>,
     /// The door is being narrowed to the endpoint.

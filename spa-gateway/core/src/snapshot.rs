@@ -2,6 +2,7 @@
 //!
 //! `Snapshot::apply` in `apply.rs` says what each change does to it.
 
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,9 +12,10 @@ use spa_proto::{
     WallTime,
 };
 
-use crate::exception::{ApprovalRow, GrantRow};
+use crate::exception::{ApprovalRow, GrantRow, Waiting};
 use crate::lock::LockRow;
 use crate::name::Name;
+use crate::policy::{Network, Signals};
 
 /// The durable state of a gateway. A secret in it is sealed by the store (SPEC §14).
 #[derive(Debug, Default)]
@@ -35,6 +37,10 @@ pub struct Snapshot {
     pub grants: Vec<GrantRow>,
     /// The approvals that were given.
     pub approvals: Vec<ApprovalRow>,
+    /// The requests that wait for an approval.
+    pub waiting: Vec<Waiting>,
+    /// What is usual for each person.
+    pub habits: Vec<HabitRow>,
     /// No time before this one is believed (SPEC §7).
     pub floor: WallTime,
 }
@@ -170,10 +176,23 @@ pub struct SessionRow {
     pub resources: Vec<Name>,
     /// Where the knock came from.
     pub source: SocketAddr,
+    /// How the knock stood to the habits of its person; `None` if that was not known.
+    pub signals: Option<Signals>,
     /// When it was opened.
     pub opened: WallTime,
     /// When it ends.
     pub not_after: WallTime,
+}
+
+/// What is usual for a person.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HabitRow {
+    /// Who.
+    pub person: Name,
+    /// The networks they knocked from, each with the last time.
+    pub networks: BTreeMap<Network, WallTime>,
+    /// How many knocks were let in, for each hour of the day in the policy's zone.
+    pub hours: [u32; 24],
 }
 
 /// Tunnel addresses that rest (SPEC §11).

@@ -101,6 +101,8 @@ impl Snapshot {
             locks: self.locks.clone(),
             grants: self.grants.clone(),
             approvals: self.approvals.clone(),
+            waiting: self.waiting.clone(),
+            habits: self.habits.clone(),
             floor: self.floor,
         }
     }

@@ -156,5 +156,10 @@ impl Gateway {
         }
         self.outbox
             .put(EffectKind::Record(Record { changes }), Waiter::Nobody);
+        // A row of failures is part of the risk, also of the session that is open.
+        let open = self.credentials.get(&id).and_then(|of| of.session);
+        if let Some(session) = open {
+            self.review(session, now);
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::fmt::Debug;
 use spa_gateway_core::{
     AuditKind, AuditRecord, Effect, EffectFailure, EffectId, EffectKind, PeerState, Record, Reply,
 };
-use spa_order::{Answer, Order, PeerReport};
+use spa_order::{Answer, Flow, Opening, Order, PeerReport};
 use tracing::{debug, error, info, warn};
 
 use super::{AUDIT_WAITS, Daemon, DaemonError};
@@ -55,6 +55,10 @@ impl Daemon {
                     orders.waits.push(id);
                 }
                 EffectKind::Observe { wg_key } => orders.looks.push((id, wg_key)),
+                EffectKind::CountFlows => {
+                    self.give_orders(&mut orders)?;
+                    self.count_flows()?;
+                }
                 EffectKind::Reply(reply) => {
                     self.give_orders(&mut orders)?;
                     spa_failpoint::reach("daemon", "before", "reply");
@@ -142,6 +146,20 @@ impl Daemon {
         Ok(())
     }
 
+    /// Has the core know how many packets went through each flow.
+    fn count_flows(&mut self) -> Result<(), DaemonError> {
+        let openings = self.link.list_openings()?;
+        let flows = openings
+            .into_iter()
+            .filter_map(|(opening, usage)| match opening {
+                Opening::Flow(flow) => Some((flow, usage.packets)),
+                Opening::Door(_) => None,
+            });
+        let counts: Vec<(Flow, u64)> = flows.collect();
+        self.gateway.handle_counts(&counts, clock::now());
+        Ok(())
+    }
+
     /// Reports what was done late.
     pub(super) fn hear_late(&mut self) -> Result<(), DaemonError> {
         for (seq, answer) in self.link.take_late()? {
@@ -203,7 +221,10 @@ impl Daemon {
             match effect.kind {
                 EffectKind::Record(record) => records.push(record),
                 EffectKind::Audit(record) => self.audit(record),
-                EffectKind::Order(_) | EffectKind::Observe { .. } | EffectKind::Reply(_) => {}
+                EffectKind::Order(_)
+                | EffectKind::Observe { .. }
+                | EffectKind::CountFlows
+                | EffectKind::Reply(_) => {}
             }
         }
         self.store.commit(&records)

@@ -180,21 +180,62 @@ pub(super) fn apply(db: &Connection, seal: &Seal, change: &Change) -> Result<(),
                 row.why
             ],
         ),
-        Change::Approved(row) => run(
+        Change::ApprovalAsked(row) => run(
             db,
-            "INSERT OR REPLACE INTO approval (id, person, resource, rule, by, until) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT OR REPLACE INTO waiting (id, person, resource, rule, since) VALUES (?1, ?2, ?3, ?4, ?5)",
             params![
                 row.id,
                 row.person.as_str(),
                 row.resource.as_str(),
                 row.rule.as_str(),
-                row.by.as_str(),
-                time(row.until)
+                time(row.since)
             ],
         ),
+        Change::Approved(row) => {
+            run(db, "DELETE FROM waiting WHERE id = ?1", params![row.id])?;
+            run(
+                db,
+                "INSERT OR REPLACE INTO approval (id, person, resource, rule, by, until) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![
+                    row.id,
+                    row.person.as_str(),
+                    row.resource.as_str(),
+                    row.rule.as_str(),
+                    row.by.as_str(),
+                    time(row.until)
+                ],
+            )
+        }
         Change::ExceptionEnded { id } => {
             run(db, "DELETE FROM jit_grant WHERE id = ?1", params![id])?;
-            run(db, "DELETE FROM approval WHERE id = ?1", params![id])
+            run(db, "DELETE FROM approval WHERE id = ?1", params![id])?;
+            run(db, "DELETE FROM waiting WHERE id = ?1", params![id])
+        }
+        Change::HabitSeen {
+            person,
+            network,
+            hour,
+            at,
+            forgotten,
+        } => {
+            run(
+                db,
+                "INSERT OR REPLACE INTO habit_network (person, network, last) VALUES (?1, ?2, ?3)",
+                params![person.as_str(), network.to_string(), time(*at)],
+            )?;
+            if let Some(forgotten) = forgotten {
+                run(
+                    db,
+                    "DELETE FROM habit_network WHERE person = ?1 AND network = ?2",
+                    params![person.as_str(), forgotten.to_string()],
+                )?;
+            }
+            run(
+                db,
+                "INSERT INTO habit_hour (person, hour, knocks) VALUES (?1, ?2, 1)
+                 ON CONFLICT DO UPDATE SET knocks = min(knocks + 1, 4294967295)",
+                params![person.as_str(), hour],
+            )
         }
         Change::KnockKeyMade(row) => insert_knock_key(db, seal, row),
         Change::KnockKeyErased { kid } => {
@@ -306,8 +347,8 @@ fn insert_session(db: &Connection, seal: &Seal, row: &SessionRow) -> Result<(), 
     run(
         db,
         "INSERT OR REPLACE INTO session
-         (id, credential, key, wg_key, tunnel4, tunnel6, resources, source, opened, not_after)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+         (id, credential, key, wg_key, tunnel4, tunnel6, resources, source, opened, not_after, signals)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         params![
             row.id.as_bytes(),
             row.credential.as_bytes(),
@@ -318,7 +359,8 @@ fn insert_session(db: &Connection, seal: &Seal, row: &SessionRow) -> Result<(), 
             names_text(&row.resources),
             row.source.to_string(),
             time(row.opened),
-            time(row.not_after)
+            time(row.not_after),
+            row.signals.map(|signals| signals.to_string())
         ],
     )
 }
@@ -360,7 +402,16 @@ fn erase_person(db: &Connection, person: &Name) -> Result<(), StoreError> {
         "DELETE FROM credential WHERE person = ?1",
         params![name],
     )?;
-    run(db, "DELETE FROM recovery WHERE person = ?1", params![name])?;
+    for statement in [
+        "DELETE FROM recovery WHERE person = ?1",
+        "DELETE FROM jit_grant WHERE person = ?1",
+        "DELETE FROM approval WHERE person = ?1",
+        "DELETE FROM waiting WHERE person = ?1",
+        "DELETE FROM habit_network WHERE person = ?1",
+        "DELETE FROM habit_hour WHERE person = ?1",
+    ] {
+        run(db, statement, params![name])?;
+    }
     run(db, "DELETE FROM person WHERE name = ?1", params![name])
 }
 

@@ -3,10 +3,14 @@
 //! A row that cannot be read stops the start: a gateway that forgot a revocation or a
 //! `last_ts` would be worse than one that does not run.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, Row};
+use spa_gateway_core::policy::{Network, Signals};
 use spa_gateway_core::{
-    ApprovalRow, CredentialRow, GrantRow, KeyKind, KeyRow, KnockKeyRow, LockRow, LockTarget, Name,
-    PersonKind, PersonRow, RestingRow, SessionRow, Snapshot, Standing, TotpRow,
+    ApprovalRow, CredentialRow, GrantRow, HabitRow, KeyKind, KeyRow, KnockKeyRow, LockRow,
+    LockTarget, Name, PersonKind, PersonRow, RestingRow, SessionRow, Snapshot, Standing, TotpRow,
+    Waiting,
 };
 use spa_proto::{
     CredentialId, CredentialKey, KnockSecret, ProofPublic, SessionId, SessionKey, TotpSecret,
@@ -31,6 +35,8 @@ pub(super) fn load(db: &Connection, seal: &Seal) -> Result<Snapshot, StoreError>
         locks: locks(db)?,
         grants: grants(db)?,
         approvals: approvals(db)?,
+        waiting: waiting(db)?,
+        habits: habits(db)?,
         floor: WallTime::from_millis(super::meta::<u64>(db, FLOOR)?.unwrap_or(0)),
     })
 }
@@ -161,6 +167,10 @@ fn sessions(db: &Connection, seal: &Seal) -> Result<Vec<SessionRow>, StoreError>
             source: table
                 .maybe_parsed(row, "source")?
                 .ok_or(table.broken("source"))?,
+            signals: match table.field::<Option<String>>(row, "signals")? {
+                Some(text) => Some(Signals::parse(&text).ok_or(table.broken("signals"))?),
+                None => None,
+            },
             opened: table.time(row, "opened")?,
             not_after: table.time(row, "not_after")?,
         })
@@ -219,6 +229,53 @@ fn approvals(db: &Connection) -> Result<Vec<ApprovalRow>, StoreError> {
             until: table.time(row, "until")?,
         })
     })
+}
+
+fn waiting(db: &Connection) -> Result<Vec<Waiting>, StoreError> {
+    let table = Table(db, "waiting");
+    table.rows("SELECT * FROM waiting ORDER BY id", &[], |row| {
+        Ok(Waiting {
+            id: table.field(row, "id")?,
+            person: table.name(row, "person")?,
+            resource: table.name(row, "resource")?,
+            rule: table.name(row, "rule")?,
+            since: table.time(row, "since")?,
+        })
+    })
+}
+
+fn habits(db: &Connection) -> Result<Vec<HabitRow>, StoreError> {
+    let networks = Table(db, "habit_network");
+    let hours = Table(db, "habit_hour");
+    let mut all: BTreeMap<Name, HabitRow> = BTreeMap::new();
+    let row_of = |person: Name| HabitRow {
+        person,
+        networks: BTreeMap::new(),
+        hours: [0; 24],
+    };
+    for (person, network, last) in networks.rows("SELECT * FROM habit_network", &[], |row| {
+        let network: String = networks.field(row, "network")?;
+        Ok((
+            networks.name(row, "person")?,
+            Network::parse(&network).ok_or(networks.broken("network"))?,
+            networks.time(row, "last")?,
+        ))
+    })? {
+        let row = all.entry(person.clone()).or_insert_with(|| row_of(person));
+        row.networks.insert(network, last);
+    }
+    for (person, hour, knocks) in hours.rows("SELECT * FROM habit_hour", &[], |row| {
+        let hour: usize = hours.field(row, "hour")?;
+        Ok((
+            hours.name(row, "person")?,
+            hour,
+            hours.field::<u32>(row, "knocks")?,
+        ))
+    })? {
+        let row = all.entry(person.clone()).or_insert_with(|| row_of(person));
+        *row.hours.get_mut(hour).ok_or(hours.broken("hour"))? = knocks;
+    }
+    Ok(all.into_values().collect())
 }
 
 /// A table that is being read, for errors that name it.

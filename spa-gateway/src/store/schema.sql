@@ -59,6 +59,7 @@ CREATE TABLE session (
     tunnel6    TEXT,
     resources  TEXT NOT NULL, -- names parted by spaces, which no name has
     source     TEXT NOT NULL,
+    signals    TEXT, -- network, hour, failures; see risk.rs
     opened     INTEGER NOT NULL,
     not_after  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
@@ -93,6 +94,29 @@ CREATE TABLE approval (
     by       TEXT NOT NULL,
     until    INTEGER NOT NULL
 ) STRICT;
+
+CREATE TABLE waiting (
+    id       INTEGER PRIMARY KEY,
+    person   TEXT NOT NULL,
+    resource TEXT NOT NULL,
+    rule     TEXT NOT NULL,
+    since    INTEGER NOT NULL
+) STRICT;
+
+-- What is usual for a person. The core says which network is forgotten for a new one.
+CREATE TABLE habit_network (
+    person  TEXT NOT NULL,
+    network TEXT NOT NULL,
+    last    INTEGER NOT NULL,
+    PRIMARY KEY (person, network)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE habit_hour (
+    person TEXT NOT NULL,
+    hour   INTEGER NOT NULL,
+    knocks INTEGER NOT NULL,
+    PRIMARY KEY (person, hour)
+) STRICT, WITHOUT ROWID;
 
 -- Every policy that was in force, newest last; the oldest leave (versions.rs).
 CREATE TABLE policy_version (

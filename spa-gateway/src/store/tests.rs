@@ -5,6 +5,7 @@ mod versions;
 
 use std::net::Ipv4Addr;
 
+use spa_gateway_core::policy::{HourSeen, NetworkSeen, Signals};
 use spa_gateway_core::{
     Change, CredentialRow, KeyKind, KeyRow, Name, PersonKind, PersonRow, RestingRow, SessionRow,
     Standing, TotpRow,
@@ -115,6 +116,11 @@ fn session() -> Change {
         tunnel6: "fd5a:1::2".parse().ok(),
         resources: vec![name("wiki"), name("db")],
         source: "[2001:db8::1]:40000".parse().expect("address"),
+        signals: Some(Signals {
+            network: NetworkSeen::Known(at(6)),
+            hour: HourSeen::Unusual,
+            failures: 2,
+        }),
         opened: at(3_000),
         not_after: at(4_000),
     })

@@ -80,6 +80,8 @@ pub fn policy(state: &Case<'_>) -> Checked<Policy> {
 pub fn snapshot(state: &Case<'_>, now: WallTime) -> Checked<Snapshot> {
     let credentials = state.cases("credentials")?;
     Ok(Snapshot {
+        waiting: Vec::new(),
+        habits: Vec::new(),
         locks: Vec::new(),
         grants: Vec::new(),
         approvals: Vec::new(),
@@ -223,6 +225,7 @@ fn sessions(credentials: &[Case<'_>], now: WallTime) -> Checked<Vec<SessionRow>>
             tunnel6: None,
             resources: Vec::new(),
             source: KNOCKED,
+            signals: None,
             opened: now,
             not_after: WallTime::from_millis(session.u64("not_after")?),
         });

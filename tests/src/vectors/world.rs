@@ -188,7 +188,10 @@ impl World {
                 EffectKind::Order(Order::RemovePeer { key }) => {
                     self.peers.remove(&key);
                 }
-                EffectKind::Order(_) | EffectKind::Observe { .. } | EffectKind::Audit(_) => {}
+                EffectKind::Order(_)
+                | EffectKind::Observe { .. }
+                | EffectKind::CountFlows
+                | EffectKind::Audit(_) => {}
                 EffectKind::Reply(reply) => replies.push(*reply.bytes),
             }
             self.gateway

@@ -9,6 +9,7 @@ use spa_proto::WallTime;
 use super::locks::is_sensible;
 use super::{Accepted, AdminRefusal};
 use crate::addition::Addition;
+use crate::agenda::Timer;
 use crate::audit::{AuditKind, AuditRecord};
 use crate::change::{Change, Record};
 use crate::effect::EffectKind;
@@ -92,14 +93,15 @@ impl Gateway {
     /// # Errors
     /// If there is none with this number.
     pub fn end_exception(&mut self, id: u32, now: Now) -> Result<Accepted<()>, AdminRefusal> {
-        if !self.exceptions.remove(id) {
+        let Some(of) = self.exceptions.remove(id) else {
             return Err(AdminRefusal::NoException(id));
-        }
+        };
         let changes = [Change::ExceptionEnded { id }].into();
         let record = self
             .outbox
             .put(EffectKind::Record(Record { changes }), Waiter::Nobody);
-        self.put_audit(AuditRecord::new(now.wall, AuditKind::ExceptionEnded));
+        self.audit_exception(of, AuditKind::ExceptionEnded, None, now);
+        self.set_exceptions(now);
         self.review_all(now);
         Ok(Accepted { value: (), record })
     }
@@ -119,22 +121,51 @@ impl Gateway {
         self.exceptions.all_waiting()
     }
 
-    /// Notes that somebody waits for an approval.
-    pub(crate) fn await_approval(&mut self, person: &Name, resource: Name, rule: &Name, now: Now) {
-        self.exceptions.wait(person, &resource, rule, now.wall);
+    /// Notes that somebody waits for an approval; gives what the disk is to know of it.
+    pub(crate) fn await_approval(
+        &mut self,
+        person: &Name,
+        resource: Name,
+        rule: &Name,
+        now: Now,
+    ) -> Vec<Change> {
+        let asked = self.exceptions.wait(person, &resource, rule, now.wall);
         self.audit_exception(
             (person.clone(), resource),
             AuditKind::ApprovalAsked,
             None,
             now,
         );
+        self.set_exceptions(now);
+        let mut changes = Vec::new();
+        if let Some((row, pushed_out)) = asked {
+            changes.extend(pushed_out.map(|id| Change::ExceptionEnded { id }));
+            changes.push(Change::ApprovalAsked(row));
+        }
+        changes
     }
 
-    /// Forgets exceptions and locks that have ended, on disk too.
+    /// Comes back when the next lock, grant, approval or request ends.
+    pub(crate) fn set_exceptions(&mut self, now: Now) {
+        let locks = self.locks.iter().filter_map(|lock| lock.until).min();
+        let next = locks.into_iter().chain(self.exceptions.next_end()).min();
+        match next {
+            Some(next) => {
+                let at = now.mono.after(next.since(now.wall));
+                self.agenda.set(Timer::Exceptions, at);
+            }
+            None => self.agenda.cancel(Timer::Exceptions),
+        }
+    }
+
+    /// Forgets exceptions and locks that have ended, on disk too. None of them counts any more: a decision
+    /// looks at their end itself.
     pub(crate) fn end_exceptions(&mut self, now: Now) {
         let mut changes = Vec::new();
         for id in self.exceptions.ended(now.wall) {
-            self.exceptions.remove(id);
+            if let Some(of) = self.exceptions.remove(id) {
+                self.audit_exception(of, AuditKind::ExceptionEnded, None, now);
+            }
             changes.push(Change::ExceptionEnded { id });
         }
         let ended: Vec<_> = self
@@ -149,6 +180,7 @@ impl Gateway {
             }
             changes.push(Change::Unlocked { target });
         }
+        self.set_exceptions(now);
         if !changes.is_empty() {
             self.outbox
                 .put(EffectKind::Record(Record { changes }), Waiter::Nobody);

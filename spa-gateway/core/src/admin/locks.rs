@@ -57,6 +57,7 @@ impl Gateway {
         self.audit_lock(&row, AuditKind::Locked, now);
         // What takes takes hold at once.
         self.locks.put(row);
+        self.set_exceptions(now);
         let before = self.live_sessions();
         self.review_all(now);
         let ended = |id: &SessionId| {

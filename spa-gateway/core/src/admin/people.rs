@@ -108,6 +108,7 @@ impl Gateway {
             self.erase_credential(id, now);
         }
         self.persons.remove(name);
+        self.exceptions.remove_of(name);
         self.audit_person(name, AuditKind::PersonRemoved, now);
         Ok(self.take(Change::PersonErased {
             person: name.clone(),

@@ -10,6 +10,7 @@ use core::time::Duration;
 
 use spa_proto::WallTime;
 
+use super::Policy;
 use super::fact::Facts;
 use super::posture::{Comparison, span};
 
@@ -17,6 +18,14 @@ use super::posture::{Comparison, span};
 const MAX_COUNTED_FAILURES: u32 = 10;
 /// Facts at least this old count as old.
 const OLD_POSTURE: Duration = Duration::from_secs(60 * 60);
+
+impl Policy {
+    /// Gives when facts become old to the risk; `None` if that changes nothing.
+    pub(crate) fn posture_ages(&self, facts: &Facts) -> Option<WallTime> {
+        let newest = facts.newest().filter(|_| self.weights.posture_age > 0)?;
+        Some(newest.saturating_add(OLD_POSTURE + Duration::from_millis(1)))
+    }
+}
 
 /// `[risk]`: how many points each factor is worth.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +79,45 @@ pub enum HourSeen {
     Unusual,
     /// There were too few knocks to tell.
     Unknown,
+}
+
+impl Signals {
+    /// Reads what `Display` writes, as a store keeps it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split(' ');
+        let network = match words.next()? {
+            "new" => NetworkSeen::New,
+            last => NetworkSeen::Known(WallTime::from_millis(last.parse().ok()?)),
+        };
+        let hour = match words.next()? {
+            "usual" => HourSeen::Usual,
+            "unusual" => HourSeen::Unusual,
+            "unknown" => HourSeen::Unknown,
+            _ => return None,
+        };
+        let failures = words.next()?.parse().ok()?;
+        words.next().is_none().then_some(Self {
+            network,
+            hour,
+            failures,
+        })
+    }
+}
+
+impl fmt::Display for Signals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.network {
+            NetworkSeen::New => f.write_str("new")?,
+            NetworkSeen::Known(last) => write!(f, "{}", last.as_millis())?,
+        }
+        let hour = match self.hour {
+            HourSeen::Usual => "usual",
+            HourSeen::Unusual => "unusual",
+            HourSeen::Unknown => "unknown",
+        };
+        write!(f, " {hour} {}", self.failures)
+    }
 }
 
 /// The risk a request comes with.

@@ -16,6 +16,7 @@ pub struct Kernel {
     pub peers: BTreeMap<[u8; 32], PeerState>,
     pub doors: BTreeMap<Door, Moment>,
     pub flows: BTreeMap<Flow, Moment>,
+    pub packets: BTreeMap<Flow, u64>,
     pub forgotten: Vec<IpAddr>,
 }
 
@@ -49,6 +50,20 @@ impl Kernel {
             .filter(|(_, until)| **until > now.mono)
             .map(|(flow, _)| *flow)
             .collect()
+    }
+
+    /// Packets go through every open flow of these ports.
+    pub fn carry(&mut self, ports: (u16, u16), now: Now) {
+        for flow in self.flows(now) {
+            if flow.ports == ports {
+                *self.packets.entry(flow).or_default() += 3;
+            }
+        }
+    }
+
+    pub fn counts(&self, now: Now) -> Vec<(Flow, u64)> {
+        let of = |flow: Flow| (flow, self.packets.get(&flow).copied().unwrap_or(0));
+        self.flows(now).into_iter().map(of).collect()
     }
 
     pub fn door_until(&self, door: Door) -> Option<Moment> {

@@ -13,7 +13,7 @@ use super::rig::{Device, Did, Rig};
 use crate::policy::Question;
 use crate::{AuditKind, DeviceRef, LockTarget, Name, Policy};
 
-const RESOURCES: &str = r#"
+pub(super) const RESOURCES: &str = r#"
     [group]
     eng = ["bot", "bo"]
     ops = ["bo"]
@@ -29,44 +29,44 @@ const RESOURCES: &str = r#"
     who = ["group:eng"]
     to = ["wiki"]
 "#;
-const WIKI: (u16, u16) = (443, 443);
-const DB: (u16, u16) = (5432, 5432);
+pub(super) const WIKI: (u16, u16) = (443, 443);
+pub(super) const DB: (u16, u16) = (5432, 5432);
 /// A report: the firewall is on, or off.
-const ON: &[u8] = b"\xa1\x68firewall\xf5";
-const OFF: &[u8] = b"\xa1\x68firewall\xf4";
-const HOUR: u64 = 60 * 60;
+pub(super) const ON: &[u8] = b"\xa1\x68firewall\xf5";
+pub(super) const OFF: &[u8] = b"\xa1\x68firewall\xf4";
+pub(super) const HOUR: u64 = 60 * 60;
 
 /// A rule for the db.
-fn db(rest: &str) -> String {
+pub(super) fn db(rest: &str) -> String {
     format!("{RESOURCES}\n[[allow]]\nname = \"db\"\nwho = [\"group:eng\"]\nto = [\"db\"]\n{rest}\n")
 }
 
-fn rig(bot: &Device, policy: &str) -> Rig {
+pub(super) fn rig(bot: &Device, policy: &str) -> Rig {
     let mut rig = Rig::with(&[bot]);
     put(&mut rig, policy);
     rig
 }
 
-fn put(rig: &mut Rig, policy: &str) {
+pub(super) fn put(rig: &mut Rig, policy: &str) {
     let policy = Policy::parse(policy).unwrap_or_else(|error| panic!("{error}"));
     rig.gateway.handle_policy(policy, None, rig.now);
     rig.run();
 }
 
-fn has(rig: &Rig, ports: (u16, u16)) -> bool {
+pub(super) fn has(rig: &Rig, ports: (u16, u16)) -> bool {
     let flow = |flow: &Flow| flow.ports == ports;
     rig.kernel.flows(rig.now).iter().any(flow)
 }
 
 /// Opens a session and shakes hands.
-fn live(rig: &mut Rig, bot: &mut Device, resources: &[&str]) -> Box<SessionReply> {
+pub(super) fn live(rig: &mut Rig, bot: &mut Device, resources: &[&str]) -> Box<SessionReply> {
     let reply = rig.open(bot, resources).expect("a session");
     assert!(rig.shake(bot));
     reply
 }
 
 /// Knocks with a report; gives the verdicts.
-fn knock(
+pub(super) fn knock(
     rig: &mut Rig,
     bot: &mut Device,
     resources: &[&str],
@@ -87,7 +87,7 @@ fn knock(
     )
 }
 
-fn name(text: &str) -> Name {
+pub(super) fn name(text: &str) -> Name {
     Name::parse(text).expect("a name")
 }
 

@@ -159,6 +159,11 @@ impl Rig {
                 self.gateway.handle_peer(wg_key, state, self.now);
                 return;
             }
+            EffectKind::CountFlows => {
+                let counts = self.kernel.counts(self.now);
+                self.gateway.handle_counts(&counts, self.now);
+                return;
+            }
             EffectKind::Reply(reply) => {
                 self.did.push(Did::Reply);
                 self.replies.push(reply);
