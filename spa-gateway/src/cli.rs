@@ -141,6 +141,8 @@ fn log_to_stdout(level: LogLevel) {
     };
     tracing_subscriber::fmt()
         .with_max_level(level)
+        // It would say on stderr that stdout is full, and that it cannot even do that would end us.
+        .log_internal_errors(false)
         .with_ansi(std::io::stdout().is_terminal())
         .init();
 }

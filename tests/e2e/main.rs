@@ -8,6 +8,7 @@ mod configuration;
 mod control;
 mod crash;
 mod dark;
+mod disk;
 mod end;
 mod enrolment;
 mod fixture;

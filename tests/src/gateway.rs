@@ -203,6 +203,18 @@ impl Gateway {
         self.start_as(command)
     }
 
+    /// The same, with a log on a disk that is full.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with_a_full_log(&mut self) -> anyhow::Result<()> {
+        let mut command = self.space.command("sh");
+        command.args(["-c", "exec \"$0\" \"$@\" > /dev/full 2>&1"]);
+        command.arg(self.programs.path("spa-gateway"));
+        command.args(["run", "--config"]).arg(&self.config);
+        self.start_as(command)
+    }
+
     fn start_as(&mut self, mut command: Command) -> anyhow::Result<()> {
         self.daemon = Some(Program::start(&self.logs, "spa-gateway", &mut command)?);
         let answered = wait_until("the gateway answers `spa-admin status`", READY, || {

@@ -15,6 +15,7 @@ use crate::limits::Limits;
 use crate::netlink::Link;
 use crate::nft::{OpenError, Table};
 use crate::route::{Owner, owner};
+use crate::say::say;
 use crate::watch::Changed;
 
 /// Everything that performs.
@@ -253,7 +254,7 @@ fn wireguard_failed(error: WireguardError) -> Failure {
 
 /// Says on standard error what an answer has no room for.
 fn failed(what: What, errno: Option<i32>, error: &dyn std::error::Error) -> Answer {
-    eprintln!("spa-enforcer: {what} failed: {error}");
+    say(format_args!("{what} failed: {error}"));
     Answer::Failed {
         errno: errno.unwrap_or(0),
         what,

@@ -14,6 +14,7 @@ use spa_order::{Answer, What};
 use crate::conntrack::Conntrack;
 use crate::orders::Orders;
 use crate::privilege::{self, PrivilegeError};
+use crate::say::say;
 
 /// The most orders that wait; the next one holds the main loop up.
 const MAX_WAITING: usize = 1024;
@@ -90,7 +91,7 @@ fn serve(mut conntrack: Option<Conntrack>, orders: &Orders, forgets: &Receiver<F
             Ok(()) => Answer::Done,
             Err(error) => {
                 let what = What::Conntrack;
-                eprintln!("spa-enforcer: {what} failed: {error}");
+                say(format_args!("{what} failed: {error}"));
                 Answer::Failed {
                     errno: error.raw_os_error().unwrap_or(0),
                     what,

@@ -12,6 +12,7 @@ use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 use spa_order::{KnockInterfaces, Replies, TagTable};
 
+use crate::say::say;
 use crate::socket::{attach_for_good, bind_to_interface, filter_for_good, ignore_outgoing};
 use crate::{bpf, filter};
 
@@ -73,10 +74,10 @@ impl Handover {
         let knock = KnockInterfaces::new(&indices).ok_or(HandoverError::Interfaces)?;
         let tags = Tags::load(port, credentials)
             .inspect_err(|error| {
-                eprintln!(
-                    "spa-enforcer: warning: no tag filter in this kernel ({error}), so junk of a knock's shape \
+                say(format_args!(
+                    "warning: no tag filter in this kernel ({error}), so junk of a knock's shape \
                      costs user space a look; it takes Linux 5.5 and CAP_BPF"
-                );
+                ));
             })
             .ok();
         let mut captures = Vec::new();

@@ -18,6 +18,7 @@ mod nft;
 mod orders;
 mod privilege;
 mod route;
+mod say;
 mod serve;
 mod socket;
 #[cfg(target_pointer_width = "64")]
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
     let flags = match flags::Flags::parse(std::env::args_os().skip(1)) {
         Ok(flags) => flags,
         Err(error) => {
-            eprintln!("spa-enforcer: {error}");
+            say::say(&error);
             return ExitCode::from(2);
         }
     };
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("spa-enforcer: {error}");
+            say::say(&error);
             ExitCode::FAILURE
         }
     }

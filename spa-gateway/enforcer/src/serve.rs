@@ -23,6 +23,7 @@ use crate::netlink::Link;
 use crate::nft::{Table, warnings};
 use crate::orders::{LinkError, Orders};
 use crate::privilege::{self, PrivilegeError};
+use crate::say::say;
 use crate::user::{User, UserError};
 use crate::watch::Watch;
 
@@ -91,15 +92,15 @@ pub fn serve(flags: &Flags) -> Result<(), ServeError> {
     let routes = Link::route().map_err(kernel("ask for routes"))?;
     let conntrack = Conntrack::open().map_err(kernel("ask for tracked connections"))?;
     if conntrack.is_none() {
-        eprintln!(
-            "spa-enforcer: warning: this kernel has no nf_conntrack_netlink: tracked connections of ended \
+        say(format_args!(
+            "warning: this kernel has no nf_conntrack_netlink: tracked connections of ended \
              sessions lapse by themselves (nothing passes by them)"
-        );
+        ));
     }
     let mut netfilter = Link::netfilter().map_err(kernel("reach nf_tables"))?;
     let foreign = warnings(&mut netfilter, &flags.plan).map_err(ServeError::Table)?;
     for warning in foreign {
-        eprintln!("spa-enforcer: warning: {warning}");
+        say(format_args!("warning: {warning}"));
     }
     let knock = handover.knock();
     let watch = Watch::begin(&flags.plan.knock, &knock).map_err(kernel("watch the machine"))?;
