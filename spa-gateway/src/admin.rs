@@ -4,6 +4,7 @@ pub mod cli;
 pub mod client;
 pub mod doctor;
 pub mod init;
+pub mod learn;
 pub mod people;
 pub mod policy;
 pub mod policy_edit;

@@ -5,11 +5,11 @@ use std::net::Ipv4Addr;
 
 use spa_gateway::config::Paths;
 use spa_gateway::store::{Founding, Store};
-use spa_gateway_core::policy::{HourSeen, Network, NetworkSeen, Signals};
+use spa_gateway_core::policy::{HourSeen, Network, NetworkSeen, PortRange, Signals};
 use spa_gateway_core::{
-    ApprovalRow, Change, CredentialRow, GrantRow, KeyKind, KeyRow, KnockKeyRow, LockRow,
-    LockTarget, Name, PersonKind, PersonRow, Record, RestingRow, SessionRow, Snapshot, Standing,
-    TotpRow, Waiting,
+    ApprovalRow, Change, CredentialRow, GrantRow, KeyKind, KeyRow, KnockKeyRow, LearnedRow,
+    LockRow, LockTarget, Name, PersonKind, PersonRow, Record, RestingRow, SessionRow, Snapshot,
+    Standing, TotpRow, Waiting,
 };
 use spa_proto::{
     CredentialId, CredentialKey, KnockSecret, ProofPublic, SessionId, SessionKey, TotpSecret,
@@ -163,6 +163,18 @@ fn habit(who: &str, network: &str, hour: u8, forgotten: Option<&str>) -> Change 
     }
 }
 
+fn learned(who: &str, ports: &str, knocks: u32) -> Change {
+    Change::Learned(LearnedRow {
+        person: name(who),
+        resource: name("plc"),
+        ports: PortRange::parse(ports).expect("ports"),
+        first: at(1),
+        last: at(2),
+        knocks,
+        packets: 9,
+    })
+}
+
 /// A story in which every kind of change happens. Changes cannot be copied, so it is told twice.
 fn story() -> Vec<Change> {
     let standing = |standing| Change::CredentialStanding {
@@ -267,6 +279,15 @@ fn story() -> Vec<Change> {
         habit("bo", "2001:db8:1::/48", 9, Some("203.0.113.0/24")),
         habit("bo", "2001:db8:1::/48", 23, None),
         habit("ana", "198.51.100.0/24", 0, None),
+        learned("bo", "502/tcp", 1),
+        learned("bo", "8000-8100/udp", 1),
+        learned("bo", "502/tcp", 2),
+        learned("ana", "502/tcp", 1),
+        Change::LearnedForgotten {
+            person: name("bo"),
+            resource: name("plc"),
+            ports: PortRange::parse("8000-8100/udp").expect("ports"),
+        },
         Change::FloorRaised { floor: at(77_777) },
         // What is not there is not made by a change of it.
         Change::Answered {
@@ -302,6 +323,7 @@ fn shown(snapshot: &Snapshot) -> Vec<String> {
         .chain(rows(&snapshot.approvals))
         .chain(rows(&snapshot.waiting))
         .chain(rows(&snapshot.habits))
+        .chain(rows(&snapshot.learned))
         .chain(keys)
         .chain(
             snapshot

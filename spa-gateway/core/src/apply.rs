@@ -105,6 +105,7 @@ impl Snapshot {
                 self.approvals.retain(|row| row.person != person);
                 self.waiting.retain(|row| row.person != person);
                 self.habits.retain(|row| row.person != person);
+                self.learned.retain(|row| row.person != person);
             }
             Change::TotpReplaced {
                 person,
@@ -153,6 +154,17 @@ impl Snapshot {
                     *seen = seen.saturating_add(1);
                 }
             }
+            Change::Learned(row) => {
+                self.learned.retain(|kept| !kept.is_about(&row));
+                self.learned.push(row);
+            }
+            Change::LearnedForgotten {
+                person,
+                resource,
+                ports,
+            } => self.learned.retain(|row| {
+                (&row.person, &row.resource, row.ports) != (&person, &resource, ports)
+            }),
             Change::KnockKeyMade(row) => self.knock_keys.push(row),
             Change::KnockKeyErased { kid } => self.knock_keys.retain(|row| row.kid != kid),
             Change::FloorRaised { floor } => self.floor = floor,

@@ -8,9 +8,10 @@ use spa_proto::{
 };
 
 use crate::exception::{ApprovalRow, GrantRow, Waiting};
+use crate::learning::LearnedRow;
 use crate::lock::{LockRow, LockTarget};
 use crate::name::Name;
-use crate::policy::Network;
+use crate::policy::{Network, PortRange};
 use crate::snapshot::{CredentialRow, KnockKeyRow, PersonRow, RestingRow, SessionRow, Standing};
 
 /// Changes that are on disk together or not at all. Several records may share one commit, in their order.
@@ -189,6 +190,17 @@ pub enum Change {
         at: WallTime,
         /// The network that is forgotten for it.
         forgotten: Option<Network>,
+    },
+    /// Something was learned; a row about the same is replaced.
+    Learned(LearnedRow),
+    /// What was learned is forgotten.
+    LearnedForgotten {
+        /// About whom.
+        person: Name,
+        /// About what.
+        resource: Name,
+        /// Through which ports.
+        ports: PortRange,
     },
     /// A knock key was made.
     KnockKeyMade(KnockKeyRow),

@@ -69,8 +69,9 @@ impl Gateway {
             .collect();
     }
 
-    /// The process is about to stop: saves the floor.
+    /// The process is about to stop: saves the floor, and what was counted.
     pub fn handle_stop(&mut self, now: Now) {
+        self.save_learned(true, now);
         if self.is_clock_believed(now) {
             self.raise_floor(now);
         }
@@ -111,6 +112,7 @@ impl Gateway {
         if self.is_clock_believed(now) {
             self.void_old_invites(now);
             self.end_exceptions(now);
+            self.save_learned(false, now);
             self.rotate_knock_keys(now, entropy);
             if now.wall.since(self.clock.floor) >= FLOOR_EVERY {
                 self.raise_floor(now);

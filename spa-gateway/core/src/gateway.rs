@@ -26,6 +26,7 @@ use crate::effect::{Effect, EffectKind};
 use crate::exception::Exceptions;
 use crate::habit::Habits;
 use crate::knock_keys::KnockKeys;
+use crate::learning::Learned;
 use crate::lock::Locks;
 use crate::name::Name;
 use crate::outbox::{Outbox, Waiter};
@@ -65,6 +66,7 @@ pub struct Gateway {
 
     pub(crate) locks: Locks,
     pub(crate) exceptions: Exceptions,
+    pub(crate) learned: Learned,
 
     pub(crate) sessions: Sessions,
     pub(crate) pool: Pool,
@@ -131,6 +133,7 @@ impl Gateway {
             queue: Queue::default(),
             locks: Locks::default(),
             exceptions: Exceptions::restore(snapshot.grants, snapshot.approvals, snapshot.waiting),
+            learned: Learned::restore(snapshot.learned),
             sessions: Sessions::default(),
             doors: DoorBook::default(),
             operations: BTreeMap::new(),

@@ -212,6 +212,12 @@ impl Gateway {
         changes.extend(replaced.and_then(|old| self.end_of(old, now)));
         changes.push(Change::SessionOpened(row_of(id, &session)));
         changes.extend(habit);
+        let person = self.credentials.get(&credential);
+        if let Some(person) = person.map(|credential| credential.person.clone()) {
+            for (resource, _) in allowance.observed() {
+                changes.extend(self.learn_knock(&person, resource, now));
+            }
+        }
         let mut audit = self.audit_of(credential, AuditKind::SessionOpened, now);
         audit.session = Some(id);
         audit.source = Some(arrival.source);

@@ -59,6 +59,7 @@ mod guard;
 mod habit;
 mod intake;
 mod knock_keys;
+mod learning;
 mod lock;
 mod marks;
 mod name;
@@ -105,6 +106,7 @@ pub use gateway::{
 pub use grant::MAX_FLOWS_OF_SESSION;
 pub use intake::Datagram;
 pub use knock_keys::{ACCEPTED, HANDED_OUT, MAX_ROTATING};
+pub use learning::{LEARNED_FOR, LearnedRow, MAX_LEARNED};
 pub use lock::{LockRow, LockTarget, MAX_LOCKS};
 pub use name::{MAX_NAME, Name, NotAName};
 pub use peer::{LATE, LOOK_AT_LATE, LOOK_WHILE_LIVE, LOOK_WHILE_WAITING, PeerState};

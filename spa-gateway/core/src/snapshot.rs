@@ -13,6 +13,7 @@ use spa_proto::{
 };
 
 use crate::exception::{ApprovalRow, GrantRow, Waiting};
+use crate::learning::LearnedRow;
 use crate::lock::LockRow;
 use crate::name::Name;
 use crate::policy::{Network, Signals};
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub waiting: Vec<Waiting>,
     /// What is usual for each person.
     pub habits: Vec<HabitRow>,
+    /// What was learned of resources in observe mode.
+    pub learned: Vec<LearnedRow>,
     /// No time before this one is believed (SPEC §7).
     pub floor: WallTime,
 }

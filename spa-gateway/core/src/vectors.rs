@@ -103,6 +103,7 @@ impl Snapshot {
             approvals: self.approvals.clone(),
             waiting: self.waiting.clone(),
             habits: self.habits.clone(),
+            learned: self.learned.clone(),
             floor: self.floor,
         }
     }

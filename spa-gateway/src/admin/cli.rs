@@ -55,6 +55,9 @@ pub enum Command {
     /// The policy file
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// What resources in observe mode let through, and rules made of it
+    #[command(subcommand)]
+    Learn(LearnCommand),
     /// Sessions
     #[command(subcommand)]
     Session(SessionCommand),
@@ -309,6 +312,23 @@ pub struct RollbackArgs {
     /// Give up what was edited in the gateway's own file and is not in force
     #[arg(long)]
     pub over_edit: bool,
+}
+
+/// `learn`.
+#[derive(Debug, Subcommand)]
+pub enum LearnCommand {
+    /// List who reached what only since it is being learned
+    Show(ListArgs),
+    /// Print rules that would allow what was seen, as a difference to the policy file; changes nothing
+    Propose {
+        /// For this resource only
+        resource: Option<String>,
+    },
+    /// End the observe mode of a resource: what no rule allows is denied, live sessions lose it at once
+    Enforce {
+        /// Which
+        resource: String,
+    },
 }
 
 /// `session`.

@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use spa_gateway_core::policy::{self, Finding, PortRange, Severity, Target};
+use spa_gateway_core::policy::{self, Finding, Severity, Target};
 use spa_gateway_core::{Name, Policy};
-use spa_order::Protocol;
 
 use super::cli::{AllowArgs, ExplainArgs, PolicyCommand, ResourceCommand};
 use super::policy_edit::Edit;
@@ -50,7 +49,7 @@ impl Admin<'_> {
         let rows: Vec<(String, String, Vec<String>, Vec<String>)> = policy
             .resources()
             .map(|(name, resource)| {
-                let ports = resource.ports.iter().map(port_text).collect();
+                let ports = resource.ports.iter().map(ToString::to_string).collect();
                 (
                     name.to_string(),
                     target_text(resource.to),
@@ -194,19 +193,6 @@ fn target_text(target: Target) -> String {
             address.to_string()
         }
         Target::Network { address, prefix } => format!("{address}/{prefix}"),
-    }
-}
-
-fn port_text(range: &PortRange) -> String {
-    let protocol = match range.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Icmp => return "icmp".to_owned(),
-    };
-    if range.first == range.last {
-        format!("{}/{protocol}", range.first)
-    } else {
-        format!("{}-{}/{protocol}", range.first, range.last)
     }
 }
 

@@ -117,13 +117,7 @@ impl<'a> Edit<'a> {
         if let Some(length) = length {
             rule.insert("for", value(length));
         }
-        let rules = self
-            .document
-            .entry("allow")
-            .or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()))
-            .as_array_of_tables_mut()
-            .ok_or("`allow` is no list of rules; write each rule below `[[allow]]`")?;
-        rules.push(rule);
+        self.allows()?.push(rule);
         Ok(())
     }
 
@@ -169,6 +163,56 @@ impl<'a> Edit<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Ends the observe mode of a resource.
+    pub fn enforce(&mut self, resource: &str) -> Result<(), Refusal> {
+        let found = self.table("resource")?.get_mut(resource);
+        let table = found.and_then(Item::as_table_like_mut).ok_or_else(|| {
+            format!("there is no resource `{resource}`; `spa-admin resource list` shows them")
+        })?;
+        match table.get("mode").and_then(Item::as_str) {
+            Some("observe") => {}
+            Some(_) | None => {
+                return Err(format!(
+                    "resource `{resource}` is enforced already; nothing was changed"
+                ));
+            }
+        }
+        table.insert("mode", value("enforce"));
+        Ok(())
+    }
+
+    /// Adds a rule that was learned, with a comment above it.
+    pub fn add_learned(
+        &mut self,
+        resource: &str,
+        who: &[String],
+        comment: &str,
+    ) -> Result<(), Refusal> {
+        let name = self.free_rule_name(&format!("learned-{resource}"));
+        let mut rule = Table::new();
+        rule.decor_mut().set_prefix(format!("\n# {comment}\n"));
+        rule.insert("name", value(name));
+        rule.insert("who", value(who.iter().collect::<Array>()));
+        rule.insert("to", value(Array::from_iter([resource])));
+        self.allows()?.push(rule);
+        Ok(())
+    }
+
+    /// Gives what stands in the file.
+    pub fn before(&self) -> &str {
+        self.gate.found()
+    }
+
+    fn allows(&mut self) -> Result<&mut ArrayOfTables, Refusal> {
+        self.document
+            .entry("allow")
+            .or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()))
+            .as_array_of_tables_mut()
+            .ok_or_else(|| {
+                "`allow` is no list of rules; write each rule below `[[allow]]`".to_owned()
+            })
     }
 
     /// Names the rule that says exactly this and no more.

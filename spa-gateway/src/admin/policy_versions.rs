@@ -209,7 +209,7 @@ pub(super) fn difference(before: &str, after: &str, (from, to): (&str, &str)) ->
         .to_string()
 }
 
-fn print_losses(losses: &[Loss], verb: &str) {
+pub(super) fn print_losses(losses: &[Loss], verb: &str) {
     if losses.is_empty() {
         println!(
             "no live session {} anything",

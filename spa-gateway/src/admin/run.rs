@@ -57,6 +57,7 @@ pub fn run(cli: &Cli) -> Result<(), String> {
         Command::Allow(args) => admin.allow(args),
         Command::Disallow { group, resource } => admin.disallow(group, resource),
         Command::Policy(command) => admin.policy(command),
+        Command::Learn(command) => admin.learn(command),
         Command::Session(command) => admin.session(command),
         Command::Explain(args) => {
             show::explanation(&admin.ask(&Request::Explain(typed(args)))?, args.json);

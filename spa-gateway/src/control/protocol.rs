@@ -148,6 +148,8 @@ pub enum Request {
         /// Which; the one in force if absent.
         serial: Option<u64>,
     },
+    /// What observe mode let through: a list of [`Learned`].
+    Learned,
     /// What live sessions would lose under this policy: a list of [`Loss`].
     WouldCut {
         /// Its text.
@@ -381,6 +383,25 @@ pub struct Loss {
     pub ends: bool,
     /// Resources that would end sooner than now, and when.
     pub shortened: BTreeMap<String, u64>,
+}
+
+/// Somebody reached ports of a resource in observe mode that no rule gives them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Learned {
+    /// Who.
+    pub user: String,
+    /// What.
+    pub resource: String,
+    /// Through which ports, as the resource has them.
+    pub ports: String,
+    /// When first.
+    pub first: u64,
+    /// When last.
+    pub last: u64,
+    /// How many knocks were let in by it.
+    pub knocks: u32,
+    /// How many packets went through, both ways together.
+    pub packets: u64,
 }
 
 /// A lock.

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use super::{Daemon, DaemonError};
 use crate::audit::AuditLine;
 use crate::clock;
-use crate::control::protocol::{Loss, PolicyLog, PolicyText};
+use crate::control::protocol::{Learned, Loss, PolicyLog, PolicyText};
 use crate::policy_file::{self, PolicyFile};
 use crate::store::{Store, StoreError};
 
@@ -177,6 +177,22 @@ impl Daemon {
         })?;
         let serial = Some(serial);
         Ok(json!(PolicyText { serial, text }))
+    }
+
+    /// Gives what observe mode let through, by resource.
+    pub(super) fn learned(&self) -> Vec<Learned> {
+        let rows = self.gateway.learned().map(|row| Learned {
+            user: row.person.to_string(),
+            resource: row.resource.to_string(),
+            ports: row.ports.to_string(),
+            first: row.first.as_millis(),
+            last: row.last.as_millis(),
+            knocks: row.knocks,
+            packets: row.packets,
+        });
+        let mut rows: Vec<Learned> = rows.collect();
+        rows.sort_by(|one, other| (&one.resource, &one.user).cmp(&(&other.resource, &other.user)));
+        rows
     }
 
     /// Says what live sessions would lose under another policy.

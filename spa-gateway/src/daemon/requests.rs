@@ -233,6 +233,7 @@ impl Daemon {
                 let accepted = self.gateway.end_exception(id, now);
                 taken(accepted, format!("{id} is taken back"))
             }
+            Request::Learned => Ok(Outcome::Now(json!(self.learned()))),
             Request::PolicyLog => self.policy_log().map(Outcome::Now),
             Request::PolicyText { serial } => self.policy_text(serial).map(Outcome::Now),
             Request::WouldCut { text } => self.would_cut(&text).map(Outcome::Now),
@@ -353,6 +354,7 @@ const fn changes(request: &Request) -> bool {
         | Request::Exceptions
         | Request::Explain(_)
         | Request::PolicyLog
+        | Request::Learned
         | Request::PolicyText { .. }
         | Request::WouldCut { .. }
         | Request::Audit { .. } => false,

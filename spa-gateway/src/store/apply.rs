@@ -237,6 +237,29 @@ pub(super) fn apply(db: &Connection, seal: &Seal, change: &Change) -> Result<(),
                 params![person.as_str(), hour],
             )
         }
+        Change::Learned(row) => run(
+            db,
+            "INSERT OR REPLACE INTO learned (person, resource, ports, first, last, knocks, packets)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                row.person.as_str(),
+                row.resource.as_str(),
+                row.ports.to_string(),
+                time(row.first),
+                time(row.last),
+                row.knocks,
+                int(row.packets)
+            ],
+        ),
+        Change::LearnedForgotten {
+            person,
+            resource,
+            ports,
+        } => run(
+            db,
+            "DELETE FROM learned WHERE person = ?1 AND resource = ?2 AND ports = ?3",
+            params![person.as_str(), resource.as_str(), ports.to_string()],
+        ),
         Change::KnockKeyMade(row) => insert_knock_key(db, seal, row),
         Change::KnockKeyErased { kid } => {
             run(db, "DELETE FROM knock_key WHERE kid = ?1", params![kid])
@@ -409,6 +432,7 @@ fn erase_person(db: &Connection, person: &Name) -> Result<(), StoreError> {
         "DELETE FROM waiting WHERE person = ?1",
         "DELETE FROM habit_network WHERE person = ?1",
         "DELETE FROM habit_hour WHERE person = ?1",
+        "DELETE FROM learned WHERE person = ?1",
     ] {
         run(db, statement, params![name])?;
     }

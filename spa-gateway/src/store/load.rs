@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, Row};
-use spa_gateway_core::policy::{Network, Signals};
+use spa_gateway_core::policy::{Network, PortRange, Signals};
 use spa_gateway_core::{
-    ApprovalRow, CredentialRow, GrantRow, HabitRow, KeyKind, KeyRow, KnockKeyRow, LockRow,
-    LockTarget, Name, PersonKind, PersonRow, RestingRow, SessionRow, Snapshot, Standing, TotpRow,
-    Waiting,
+    ApprovalRow, CredentialRow, GrantRow, HabitRow, KeyKind, KeyRow, KnockKeyRow, LearnedRow,
+    LockRow, LockTarget, Name, PersonKind, PersonRow, RestingRow, SessionRow, Snapshot, Standing,
+    TotpRow, Waiting,
 };
 use spa_proto::{
     CredentialId, CredentialKey, KnockSecret, ProofPublic, SessionId, SessionKey, TotpSecret,
@@ -37,6 +37,7 @@ pub(super) fn load(db: &Connection, seal: &Seal) -> Result<Snapshot, StoreError>
         approvals: approvals(db)?,
         waiting: waiting(db)?,
         habits: habits(db)?,
+        learned: learned(db)?,
         floor: WallTime::from_millis(super::meta::<u64>(db, FLOOR)?.unwrap_or(0)),
     })
 }
@@ -276,6 +277,22 @@ fn habits(db: &Connection) -> Result<Vec<HabitRow>, StoreError> {
         *row.hours.get_mut(hour).ok_or(hours.broken("hour"))? = knocks;
     }
     Ok(all.into_values().collect())
+}
+
+fn learned(db: &Connection) -> Result<Vec<LearnedRow>, StoreError> {
+    let table = Table(db, "learned");
+    table.rows("SELECT * FROM learned", &[], |row| {
+        let ports: String = table.field(row, "ports")?;
+        Ok(LearnedRow {
+            person: table.name(row, "person")?,
+            resource: table.name(row, "resource")?,
+            ports: PortRange::parse(&ports).ok_or(table.broken("ports"))?,
+            first: table.time(row, "first")?,
+            last: table.time(row, "last")?,
+            knocks: table.field(row, "knocks")?,
+            packets: table.field(row, "packets")?,
+        })
+    })
 }
 
 /// A table that is being read, for errors that name it.

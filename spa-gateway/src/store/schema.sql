@@ -118,6 +118,18 @@ CREATE TABLE habit_hour (
     PRIMARY KEY (person, hour)
 ) STRICT, WITHOUT ROWID;
 
+-- What observe mode let through; bounded by the core.
+CREATE TABLE learned (
+    person   TEXT NOT NULL,
+    resource TEXT NOT NULL,
+    ports    TEXT NOT NULL, -- as a policy writes them
+    first    INTEGER NOT NULL,
+    last     INTEGER NOT NULL,
+    knocks   INTEGER NOT NULL,
+    packets  INTEGER NOT NULL,
+    PRIMARY KEY (person, resource, ports)
+) STRICT, WITHOUT ROWID;
+
 -- Every policy that was in force, newest last; the oldest leave (versions.rs).
 CREATE TABLE policy_version (
     serial  INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -82,6 +82,7 @@ pub fn snapshot(state: &Case<'_>, now: WallTime) -> Checked<Snapshot> {
     Ok(Snapshot {
         waiting: Vec::new(),
         habits: Vec::new(),
+        learned: Vec::new(),
         locks: Vec::new(),
         grants: Vec::new(),
         approvals: Vec::new(),

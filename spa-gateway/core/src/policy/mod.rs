@@ -39,6 +39,7 @@ mod zone;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+use core::fmt;
 use core::net::IpAddr;
 use core::time::Duration;
 
@@ -287,6 +288,23 @@ impl Defaults {
         idle: None,
         factors: Factors::DEVICE,
     };
+}
+
+impl PortRange {
+    /// Reads "443/tcp" or "8000-8100/udp", as a policy writes it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        read::ports(text).ok()
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first != self.last {
+            write!(f, "{}-", self.first)?;
+        }
+        write!(f, "{}/{}", self.last, protocol_name(self.protocol))
+    }
 }
 
 impl Resource {

@@ -9,6 +9,7 @@ mod ending;
 mod idle;
 mod kernel;
 mod lasting;
+mod learning;
 mod people;
 mod policy;
 mod restart;
