@@ -64,6 +64,7 @@ install:
 	for program in spa-gateway spa-admin spa-enforcer spa-tunnel; do install -m 0755 "$(TARGET)/release/$$program" "$(DESTDIR)$(PREFIX)/sbin/$$program" || exit 1; done
 	install -m 0644 docs/man/spa.1 "$(DESTDIR)$(PREFIX)/share/man/man1/"
 	install -m 0644 docs/man/spa-policy.5 "$(DESTDIR)$(PREFIX)/share/man/man5/"
+	install -D -m 0644 packaging/policy.example.toml "$(DESTDIR)$(PREFIX)/share/doc/spa/policy.example.toml"
 	install -m 0644 docs/man/spa-admin.8 docs/man/spa-gateway.8 "$(DESTDIR)$(PREFIX)/share/man/man8/"
 	PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" SYSTEMD_UNITS="$(SYSTEMD_UNITS)" packaging/install.sh
 
@@ -71,6 +72,7 @@ install:
 uninstall:
 	PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" SYSTEMD_UNITS="$(SYSTEMD_UNITS)" packaging/install.sh --remove
 	rm -f "$(DESTDIR)$(PREFIX)/bin/spa" $(foreach program,spa-gateway spa-admin spa-enforcer spa-tunnel,"$(DESTDIR)$(PREFIX)/sbin/$(program)")
+	rm -rf "$(DESTDIR)$(PREFIX)/share/doc/spa"
 	rm -f "$(DESTDIR)$(PREFIX)/share/man/man1/spa.1" "$(DESTDIR)$(PREFIX)/share/man/man5/spa-policy.5" "$(DESTDIR)$(PREFIX)/share/man/man8/spa-admin.8" "$(DESTDIR)$(PREFIX)/share/man/man8/spa-gateway.8"
 
 clean:

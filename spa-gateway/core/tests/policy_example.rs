@@ -9,7 +9,7 @@ use spa_gateway_core::policy::{
 };
 use spa_proto::WallTime;
 
-const EXAMPLE: &str = include_str!("policy_example.toml");
+const EXAMPLE: &str = include_str!("../../../packaging/policy.example.toml");
 
 /// 2026-11-23 10:00 in Madrid, a Monday.
 const MONDAY_TEN: WallTime = WallTime::from_millis(1_795_424_400_000);

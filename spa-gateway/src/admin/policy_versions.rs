@@ -398,6 +398,18 @@ mod tests {
     }
 
     #[test]
+    fn the_complete_example_applies() {
+        let desk = Desk::new(Ok("policy in force"));
+        let example = include_str!("../../../packaging/policy.example.toml");
+        desk.apply(example, false).expect("applied, with its tests");
+        assert_eq!(desk.file(), example);
+        let failing = example.replace("expect = \"allow\"", "expect = \"deny\"");
+        let refusal = desk.apply(&failing, true).expect_err("a test fails");
+        assert!(refusal.contains("[[test]]"), "{refusal}");
+        assert_eq!(desk.file(), example);
+    }
+
+    #[test]
     fn a_bad_policy_changes_nothing() {
         let desk = Desk::new(Ok("policy in force"));
         let refusal = desk
