@@ -1,6 +1,8 @@
 # make demo   the whole story on real packets, about a minute after the build
 # make test   everything that proves it: unit, vectors, end to end, lints
 # make bench  what it costs and how long it takes, beside fwknop and wireguard-go; QUICK=1 in under five minutes
+# make sim    ten thousand runs of gateways, clients and a bad network on a virtual clock; RUNS=n SEED=n
+# make fuzz   every fuzz target for FOR=60s each, or TARGET=name alone
 # All prepare a fresh Debian machine with Rust by themselves when run as root, and otherwise say what to install.
 
 SHELL := /bin/bash
@@ -12,7 +14,7 @@ SYSTEMD_UNITS ?= /etc/systemd/system
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 PROGRAMS = spa spa-gateway spa-admin spa-enforcer spa-tunnel
 
-.PHONY: help demo test bench setup build unit vectors e2e tree fmt clippy release install uninstall clean
+.PHONY: help demo test bench sim fuzz setup build unit vectors e2e tree fmt clippy release install uninstall clean
 
 help:
 	@sed -n 's/^# //p' Makefile; echo "also: build unit vectors e2e tree fmt clippy release install uninstall clean"
@@ -26,6 +28,12 @@ test: setup
 
 bench: setup
 	@QUICK="$(QUICK)" SECTIONS="$(SECTIONS)" tests/tools/bench.sh
+
+sim:
+	@$(CARGO) run --locked -q --profile sim -p spa-sim -- $(or $(RUNS),10000) $(or $(SEED),0)
+
+fuzz:
+	@FOR="$(or $(FOR),60s)" TARGET="$(if $(filter command line,$(origin TARGET)),$(TARGET))" tests/tools/fuzz.sh
 
 setup:
 	@tests/tools/setup.sh

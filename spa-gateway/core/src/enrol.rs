@@ -7,6 +7,7 @@ use core::fmt::Write as _;
 
 use spa_proto::{Ask, CredentialId, DerivedKeys, Outcome, TotpOffer};
 
+use crate::addition::Addition;
 use crate::audit::{AuditKind, AuditRecord};
 use crate::change::{Change, Record};
 use crate::closing::EndReason;
@@ -144,6 +145,9 @@ impl Gateway {
 
     /// Disables a credential in memory and ends its sessions; its change is the caller's.
     pub(crate) fn disable_credential(&mut self, id: CredentialId, reason: EndReason, now: Now) {
+        self.outbox.overrule(
+            |addition| matches!(addition, Addition::CredentialEnabled(enabled) if *enabled == id),
+        );
         self.unlist_tags(id);
         if let Some(credential) = self.credentials.get_mut(&id) {
             credential.standing = Standing::Disabled;

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use spa_proto::{Ask, CredentialId};
 
+use crate::addition::Addition;
 use crate::audit::AuditKind;
 use crate::change::Change;
 use crate::credential::{Answered, AnsweredWith};
@@ -36,6 +37,15 @@ impl Gateway {
         let key = knock.fresh().arrival().key;
         let id = key.credential;
         let ts = knock.fresh().request().ts;
+        // A resync that is not on disk yet is behind this knock: adopted later, it would set the marks back.
+        let person = self
+            .credentials
+            .get(&id)
+            .map(|credential| credential.person.clone());
+        self.outbox.overrule(|addition| {
+            matches!(addition, Addition::Resynced { credential, person: theirs, .. }
+                if *credential == id || Some(theirs) == person.as_ref())
+        });
         if let Some(credential) = self.credentials.get_mut(&id) {
             credential.last_ts = ts;
             credential.memory.answered = None;

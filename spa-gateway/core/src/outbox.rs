@@ -64,6 +64,18 @@ impl Outbox {
         self.waiters.len()
     }
 
+    /// Keeps additions that are not on disk yet from being adopted: what came after them takes what they give.
+    pub(crate) fn overrule(&mut self, overruled: impl Fn(&Addition) -> bool) {
+        self.waiters.retain(|_, waiter| match waiter {
+            Waiter::Addition(addition) => !overruled(addition),
+            Waiter::Operation(_)
+            | Waiter::Closing(..)
+            | Waiter::Settling(..)
+            | Waiter::Looking(_)
+            | Waiter::Nobody => true,
+        });
+    }
+
     /// Gives what is being added, to keep a name from being added twice.
     pub(crate) fn additions(&self) -> impl Iterator<Item = &Addition> {
         self.waiters.values().filter_map(|waiter| match waiter {

@@ -55,7 +55,10 @@ impl Gateway {
             .outbox
             .put(EffectKind::Record(Record { changes }), Waiter::Nobody);
         self.audit_lock(&row, AuditKind::Locked, now);
-        // What takes takes hold at once.
+        // What takes takes hold at once, and over a lifting that is not on disk yet.
+        self.outbox.overrule(
+            |addition| matches!(addition, Addition::Unlocked(lifted) if *lifted == row.target),
+        );
         self.locks.put(row);
         self.set_exceptions(now);
         let before = self.live_sessions();

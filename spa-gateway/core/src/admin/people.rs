@@ -72,6 +72,9 @@ impl Gateway {
     /// If there is nobody of that name.
     pub fn disable_person(&mut self, name: &Name, now: Now) -> Result<Accepted<()>, AdminRefusal> {
         self.person_mut(name)?.standing = Standing::Disabled;
+        self.outbox.overrule(
+            |addition| matches!(addition, Addition::PersonEnabled(enabled) if enabled == name),
+        );
         for id in self.credentials_of(name) {
             self.unlist_tags(id);
             self.end_sessions_of(id, EndReason::Revoked, now);

@@ -1,0 +1,50 @@
+#![forbid(unsafe_code)]
+//! A town on a virtual clock: gateways that crash, an enforcer that fails, clients behind NATs, a network that loses,
+//! repeats and reorders, and an attacker who hears it all. After every step the promises are checked.
+//!
+//! ```text
+//! seed ── dice ──┐
+//!                ├─ Event ── Town ── Host (Gateway, store, kernel) ── Broken?
+//! fuzzer ─ bytes ┘            └───── Judge: what an obvious gateway would have done
+//! ```
+//!
+//! Everything that happens is in the row of events, so a row is a run: [`run`] gives the first broken promise,
+//! [`shrink`] makes the row shorter as long as it breaks.
+
+mod client;
+mod dice;
+pub mod event;
+mod host;
+mod judge;
+mod kernel;
+mod network;
+mod place;
+mod shrink;
+mod store;
+mod town;
+
+pub use dice::Dice;
+pub use event::Event;
+pub use shrink::shrink;
+pub use town::{Broken, Tally, run};
+
+/// Gives the events of a seed.
+#[must_use]
+pub fn events_of(seed: u64) -> Vec<Event> {
+    let mut dice = Dice::new(seed);
+    let count = 40 + usize::from(dice.byte()) / 2;
+    (0..count)
+        .map(|_| Event::read(&mut || dice.byte()))
+        .collect()
+}
+
+/// Gives the events a fuzzer's bytes mean: at most 300, so that an input stays fast.
+#[must_use]
+pub fn events_from(data: &[u8]) -> Vec<Event> {
+    let mut bytes = data.iter().copied();
+    let mut events = Vec::new();
+    while bytes.len() > 0 && events.len() < 300 {
+        events.push(Event::read(&mut || bytes.next().unwrap_or(0)));
+    }
+    events
+}
