@@ -56,11 +56,15 @@ pub fn remedy(verdict: Verdict) -> &'static str {
         Verdict::NotAllowed => {
             "Check the name; if it is right, ask the administrator to allow it to you."
         }
-        Verdict::Posture => "Ask the administrator what the device lacks.",
+        Verdict::Posture => {
+            "`spa posture` shows what this device tells of itself; ask the administrator what it lacks."
+        }
         Verdict::TimeWindow => "Try again inside the hours the administrator set.",
         Verdict::Risk => "Try again later, or ask the administrator.",
         Verdict::Locked => "Ask the administrator to lift the lock.",
-        Verdict::ApprovalNeeded => "Ask for approval, then knock again.",
+        Verdict::ApprovalNeeded => {
+            "The request waits: once somebody whom the rule names has approved it, knock again."
+        }
         Verdict::Other(_) => "Update spa, or ask the administrator.",
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 use rustix::process::{getegid, geteuid};
 use spa_proto::WgPsk;
+use spa_wireguard::message::MAX_ALLOWED;
 use spa_wireguard::{Backend, BackendChoice, Interface, Peer, PeerState, Plan, WireguardError};
 
 use crate::routes::{self, Network};
@@ -75,7 +76,7 @@ impl Raised {
         }
     }
 
-    /// What to tell the person about routes.
+    /// What to tell the person about routes: of the last time that some were put.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -129,7 +130,14 @@ impl Raised {
             more.iter()
                 .filter(|one| !session.tunnel.routes.contains(one)),
         );
-        let (wanted, warnings) = wanted(session, &granted);
+        let (mut wanted, mut warnings) = wanted(session, &granted);
+        warnings.retain(|warning| !self.warnings.contains(warning));
+        if wanted.len() > MAX_ALLOWED {
+            wanted.truncate(MAX_ALLOWED);
+            warnings.push(format!(
+                "more than {MAX_ALLOWED} networks are granted, and a tunnel carries no more: the rest is not reached"
+            ));
+        }
         self.interface.put_peer(&peer(session, psk, &wanted))?;
         self.counted = (state.rx, state.tx);
         self.warnings = warnings;
@@ -192,7 +200,8 @@ fn wanted(session: &Session, granted: &[Network]) -> Furnished {
     if let Some(network) = inside
         && !wanted.contains(&network)
     {
-        wanted.push(network);
+        // First, so that it is there whatever else does not fit.
+        wanted.insert(0, network);
     }
     (wanted, warnings)
 }

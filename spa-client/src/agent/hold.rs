@@ -242,6 +242,9 @@ impl<'a> Holder<'a> {
                 if let Err(error) = self.raised.rekey(self.session, &psk, &more) {
                     return Some(End::Over(Ended::Lost(error.to_string())));
                 }
+                for warning in self.raised.warnings() {
+                    self.news.tell(warning);
+                }
                 self.terms.keys = Keys::PostQuantum;
                 if let Some(known) = known {
                     self.know(&known);
@@ -260,7 +263,6 @@ impl<'a> Holder<'a> {
                     self.roam(clock::boot(), address);
                 }
             }
-            Word::Tell(text) => self.news.tell(&text),
             Word::Event(event) => return self.hear_event(event),
             Word::Roamed(address, went) => self.roamed(address, went),
         }

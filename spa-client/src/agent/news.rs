@@ -37,18 +37,24 @@ impl News {
 
     /// Tells a line in every way there is.
     pub(super) fn tell(&mut self, text: &str) {
+        let text = self.keep(text);
+        say(&format!("news {text}"));
+        notify(&self.gateway, &text);
+    }
+
+    /// Keeps a line, short and harmless, and gives it so.
+    fn keep(&mut self, text: &str) -> String {
         let mut text = printable(text);
         let mut end = text.len().min(LONGEST);
         while !text.is_char_boundary(end) {
             end -= 1;
         }
         text.truncate(end);
-        say(&format!("news {text}"));
-        notify(&self.gateway, &text);
         if self.lines.len() == KEPT {
             self.lines.pop_front();
         }
-        self.lines.push_back((clock::wall(), text));
+        self.lines.push_back((clock::wall(), text.clone()));
+        text
     }
 
     pub(super) fn json(&self) -> Value {
@@ -89,7 +95,7 @@ mod tests {
     fn only_the_latest_lines_are_kept_and_none_is_long_or_loud() {
         let mut news = News::of("gw");
         for n in 0..KEPT + 3 {
-            news.tell(&format!("{n}\x1b[2J\n{}", "é".repeat(LONGEST)));
+            news.keep(&format!("{n}\x1b[2J\n{}", "é".repeat(LONGEST)));
         }
         let lines = news.json();
         let lines = lines.as_array().expect("a list");

@@ -36,7 +36,7 @@ pub(super) const ALIVE: Duration = Duration::from_secs(25);
 /// The bounds of what a gateway may make of the interval between reports.
 const REPORTS: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(300)];
 
-/// More time is asked for this long before the end, or at half of a shorter session: before the first warning.
+/// More time is asked for from this long before the end on, or from half of a shorter session: before the first warning.
 const RENEW_BEFORE: Duration = Duration::from_secs(11 * 60);
 
 /// Less than this is not worth a renewal.
@@ -59,8 +59,6 @@ pub(super) enum Word {
     Heard,
     /// It was not, several times.
     Deaf,
-    /// For the person.
-    Tell(String),
     /// How a ROAM went, for the address it was for.
     Roamed(IpAddr, Result<(), String>),
 }
@@ -77,7 +75,8 @@ impl Known {
         let network = |text: &String| {
             let (address, prefix) = text.split_once('/')?;
             let route = spa_proto::Route::new(address.parse().ok()?, prefix.parse().ok()?).ok()?;
-            Some((route.address(), route.prefix()))
+            let usable = route.is_some_network();
+            usable.then(|| (route.address(), route.prefix()))
         };
         self.grants.routes.iter().filter_map(network).collect()
     }
@@ -187,6 +186,7 @@ pub(super) fn begin(
         told: None,
         resources: None,
         report_due: Duration::ZERO,
+        renew_due: Duration::ZERO,
         silences: 0,
     };
     start("ask", move || asker.run())?;
@@ -259,6 +259,8 @@ struct Asker {
     /// What the gateway said the session reaches.
     resources: Option<Vec<String>>,
     report_due: Duration,
+    /// Not before this is more time asked for again.
+    renew_due: Duration,
     silences: u32,
 }
 
@@ -377,43 +379,34 @@ impl Asker {
         }
     }
 
-    /// Asks for more time while the person wants it and policy gives it.
+    /// Asks for more time while the person wants more than there is, and policy has it to give by now.
     fn renew(&mut self) {
+        let now = clock::boot();
+        let left = self.until.saturating_sub(now);
         let Some(wanted) = self.wanted_until else {
             return;
         };
-        let now = clock::boot();
-        let left = self.until.saturating_sub(now);
-        if wanted <= self.until + WORTH || left > RENEW_BEFORE.min(self.length / 2) {
+        let early = left > RENEW_BEFORE.min(self.length / 2);
+        if wanted <= self.until + WORTH || early || now < self.renew_due {
+            return;
+        }
+        self.renew_due = now + LOOK.max(left / 4);
+        let Some(known) = self.known() else {
+            return;
+        };
+        if known.asked + known.grants.renewable_until.since(known.grants.now) <= self.until + WORTH
+        {
             return;
         }
         let minutes = wanted.saturating_sub(now).as_secs().div_ceil(60);
         let minutes = u16::try_from(minutes).unwrap_or(u16::MAX);
-        let before = self.until;
-        match self
-            .client
-            .post::<Renewed>(channel::RENEW, &Renew { minutes })
+        let renewed: Result<Renewed, ControlError> =
+            self.client.post(channel::RENEW, &Renew { minutes });
+        // A "no" is no news: the person hears of the end in time, and `spa renew` says why.
+        if renewed.is_ok()
+            && let Some(known) = self.known()
         {
-            Ok(_) => {
-                if let Some(known) = self.known() {
-                    self.mouth.say(Word::Known(known));
-                    if self.until < before + WORTH {
-                        self.no_more("policy gives no more time");
-                    }
-                }
-            }
-            Err(ControlError::Refused(refusal)) if !matches!(refusal.status, 429 | 503) => {
-                self.no_more(&refusal.reason);
-            }
-            // Asked again at the next look.
-            Err(ControlError::Refused(_) | ControlError::Silent(_) | ControlError::Odd(_)) => {}
+            self.mouth.say(Word::Known(known));
         }
-    }
-
-    fn no_more(&mut self, why: &str) {
-        self.wanted_until = None;
-        self.mouth.say(Word::Tell(format!(
-            "the session cannot be made longer ({why}): knock again when it has ended"
-        )));
     }
 }

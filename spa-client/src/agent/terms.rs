@@ -98,3 +98,82 @@ impl Terms {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use spa_proto::SessionId;
+    use spa_proto::channel::{GrantedResource, Grants};
+
+    use super::*;
+    use crate::session::tests::sample;
+
+    fn known(seconds: u64) -> Known {
+        let at = |seconds: u64| WallTime::from_millis(seconds * 1000);
+        Known {
+            grants: Grants {
+                session: SessionId::from_bytes([5; 8]),
+                person: "ana".to_owned(),
+                now: at(1000),
+                not_after: at(1000 + seconds),
+                renewable_until: at(1000 + seconds),
+                serial: 1,
+                rekey: RekeyState::Lost,
+                routes: [
+                    "0.0.0.0/0",
+                    "128.0.0.0/1",
+                    "127.0.0.0/8",
+                    "::/0",
+                    "x/8",
+                    "10.0.5.0/24",
+                ]
+                .map(str::to_owned)
+                .to_vec(),
+                resources: vec![GrantedResource {
+                    name: "db\x1b[2J".to_owned(),
+                    to: "10.0.5.20/32".to_owned(),
+                    ports: Vec::new(),
+                    not_after: at(1000 + seconds),
+                }],
+            },
+            asked: Duration::from_secs(50),
+        }
+    }
+
+    #[test]
+    fn a_gateway_makes_a_session_longer_and_no_longer_than_a_day() {
+        let session = sample();
+        let mut terms = Terms::of(&session);
+        let told = terms.know(&known(60), &session).flatten();
+        assert!(told.is_some_and(|line| line.contains("lasts until")));
+        assert_eq!(terms.deadline, Duration::from_secs(110));
+        assert_eq!(terms.granted, ["db [2J"]);
+        assert_eq!(terms.know(&known(61), &session), None, "no news");
+        for wrong in [0, 24 * 3600 + 1] {
+            assert_eq!(terms.know(&known(wrong), &session), None);
+            assert_eq!(terms.deadline, Duration::from_secs(110));
+        }
+        let mut other = known(600);
+        other.grants.session = SessionId::from_bytes([6; 8]);
+        assert_eq!(terms.know(&other, &session), None);
+        let told = terms.know(&known(10), &session).flatten();
+        assert!(told.is_some_and(|line| line.contains("already")));
+    }
+
+    #[test]
+    fn a_rekey_that_was_done_is_not_called_lost() {
+        let session = sample();
+        let mut terms = Terms::of(&session);
+        terms.keys = Keys::PostQuantum;
+        terms.know(&known(60), &session);
+        assert_eq!(terms.keys, Keys::PostQuantum);
+        let mut terms = Terms::of(&session);
+        terms.know(&known(60), &session);
+        assert!(terms.keys.text().contains("restarted"));
+    }
+
+    #[test]
+    fn a_route_that_takes_everything_is_passed_over() {
+        let routes = known(60).routes();
+        assert_eq!(routes, [("10.0.5.0".parse().expect("an address"), 24)]);
+    }
+}

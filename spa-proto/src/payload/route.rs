@@ -109,6 +109,13 @@ impl Route {
         Self::new(address, prefix)
     }
 
+    /// Tells whether this is some network: no default route or half of one, no loopback, no multicast (SPEC §6). To be
+    /// asked of a route that came by another way than in a reply.
+    #[must_use]
+    pub fn is_some_network(&self) -> bool {
+        self.extent() == Extent::Network
+    }
+
     pub(super) fn extent(&self) -> Extent {
         let route = self.unmapped();
         let (loopback, multicast) = match route.address {
