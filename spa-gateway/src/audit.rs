@@ -148,8 +148,11 @@ const fn is_denial(kind: AuditKind) -> bool {
         | AuditKind::SessionRepeated
         | AuditKind::SessionRoamed
         | AuditKind::SessionReduced
+        | AuditKind::SessionRenewed
+        | AuditKind::SessionQuantumSafe
         | AuditKind::SessionEnded
         | AuditKind::GatewayStopped
+        | AuditKind::PasswordChanged
         | AuditKind::InviteMade
         | AuditKind::DeviceEnrolled
         | AuditKind::DeviceActivated

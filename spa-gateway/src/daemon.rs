@@ -5,6 +5,7 @@
 //! enforcer's end. Invariant: an order or a reply that depends on a record leaves after
 //! the record is on disk; the core gives it out no earlier.
 
+mod calls;
 mod effects;
 mod exceptions;
 mod listings;
@@ -26,6 +27,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::audit::AuditLine;
 use crate::capture::{self, Captured, Dropped, KnownTags};
+use crate::channel::{self, Called};
 use crate::clock::{self, Verdict};
 use crate::config::Trust;
 use crate::control::{self, Message, Signalled};
@@ -33,6 +35,7 @@ use crate::enforcer_link::{EnforcerLink, LinkError};
 use crate::network;
 use crate::reply::ReplySockets;
 use crate::store::{Freshness, Store};
+use calls::Calls;
 use pending::Pending;
 use policy::{Author, PolicyWatch};
 
@@ -68,6 +71,8 @@ enum Event {
     EnforcerEnded(ExitStatus),
     /// Somebody set the wall clock.
     ClockSet,
+    /// A session called from inside its tunnel.
+    Called(Called),
 }
 
 /// Why the daemon stops. Its text is one line.
@@ -119,6 +124,7 @@ struct Daemon {
     /// Effects whose orders are answered late.
     late: BTreeMap<u64, EffectId>,
     pending: Pending,
+    calls: Calls,
     policy: PolicyWatch,
     clock: ClockWatch,
     facts: Facts,
@@ -194,6 +200,7 @@ impl Daemon {
                 // Its outcome is logged either way; nobody waits for an answer.
                 let _ = self.reload_policy(&Author::signal())?;
             }
+            Event::Called(called) => self.call(called),
             Event::ClockSet => {
                 debug!("the clock was set");
                 self.look_around(clock::now());
@@ -350,6 +357,13 @@ impl Intake {
             Ok(()) => control::Handed::Taken,
             Err(TrySendError::Full(Event::Message(message))) => control::Handed::Full(message),
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => control::Handed::Closed,
+        }
+    }
+
+    fn called(&self, called: Called) -> channel::Handed {
+        match self.0.try_send(Event::Called(called)) {
+            Ok(()) => channel::Handed::Taken,
+            Err(_) => channel::Handed::Refused,
         }
     }
 

@@ -511,6 +511,7 @@ const fn is_late(order: &Order) -> bool {
         Order::Forget { .. } => true,
         Order::Key { .. }
         | Order::Peer { .. }
+        | Order::Psk { .. }
         | Order::RemovePeer { .. }
         | Order::ReadPeer { .. }
         | Order::ListPeers

@@ -9,6 +9,7 @@ pub mod admin;
 pub mod audit;
 pub mod calendar;
 pub mod capture;
+pub mod channel;
 pub mod checksum;
 pub mod cli;
 pub mod clock;

@@ -41,6 +41,12 @@ impl ProofPublic {
         &self.0
     }
 
+    /// Says whether a proof can hold under it at all: a point, and none of small order (SPEC §2).
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        VerifyingKey::from_bytes(&self.0).is_ok_and(|q| !q.is_weak())
+    }
+
     /// Says whether the holder of this `Q` signed that `new` takes its place (SPEC §12).
     #[must_use]
     pub fn gives_way_to(
@@ -253,6 +259,13 @@ mod tests {
         assert!(!holds(old.public(), &new, of(8)));
         assert!(!holds(old.public(), &old.public(), of(7)));
         assert!(!holds(new, &new, of(7)));
+        assert!(new.is_usable());
+        // The neutral element, of order 1, and a number that is no point.
+        let weak = [1].into_iter().chain([0; 31]).collect::<Vec<u8>>();
+        for bad in [weak, [2; 1].into_iter().chain([0; 31]).collect()] {
+            let bad = ProofPublic::from_bytes(bad.try_into().unwrap());
+            assert!(!bad.is_usable(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -144,6 +144,7 @@ impl Gateway {
             Addition::Approved(row) => {
                 let who = (row.person.clone(), row.resource.clone());
                 self.audit_exception(who, AuditKind::ApprovalGiven, Some(row.until), now);
+                self.tell_approved(&row);
                 self.exceptions.put_approval(row);
                 self.set_exceptions(now);
             }

@@ -22,6 +22,10 @@ pub(crate) enum Timer {
     Review(SessionId),
     /// A door has waited long enough.
     Door(SessionId),
+    /// A session is to be told that it ends.
+    Warning(SessionId),
+    /// A report of a device is late.
+    Report(SessionId),
     /// A peer is to be looked at.
     Observe(SessionId),
     /// A closing that failed is tried again.

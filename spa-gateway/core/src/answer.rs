@@ -131,7 +131,7 @@ impl Gateway {
         (knocked.port() != port).then(|| SocketAddr::new(knocked.ip(), port))
     }
 
-    fn routes(&self, terms: &Terms) -> Vec<Route> {
+    pub(crate) fn routes(&self, terms: &Terms) -> Vec<Route> {
         let resources = terms
             .resources
             .keys()

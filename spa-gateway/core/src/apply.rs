@@ -48,6 +48,9 @@ impl Snapshot {
                 row.resources = resources;
                 row.not_after = not_after;
             }),
+            Change::SessionRenewed { session, not_after } => {
+                self.session(session, |row| row.not_after = not_after);
+            }
             Change::SessionEnded { session, resting } => {
                 self.sessions.retain(|row| row.id != session);
                 self.resting.push(resting);
@@ -78,6 +81,9 @@ impl Snapshot {
                     row.keys.iter_mut().for_each(|key| key.kind = KeyKind::Live);
                     row.invite_until = None;
                 })
+            }
+            Change::ProofReplaced { credential, proof } => {
+                self.credential(credential, |row| row.proof = Some(proof));
             }
             Change::CredentialConfirmed { credential } => {
                 self.credential(credential, |row| row.confirmed = true)

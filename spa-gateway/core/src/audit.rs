@@ -67,6 +67,10 @@ audit_kinds! {
     SessionRoamed = "session-roamed";
     /// Policy took something from a session.
     SessionReduced = "session-reduced";
+    /// A session was given more time.
+    SessionRenewed = "session-renewed";
+    /// A handshake after a rekey was seen.
+    SessionQuantumSafe = "session-quantum-safe";
     /// A session was closed: door, flows, peer and conntrack entries are confirmed gone.
     SessionEnded = "session-ended";
     /// Policy granted nothing of what was asked.
@@ -107,6 +111,8 @@ audit_kinds! {
     PersonEnabled = "person-enabled";
     /// Somebody was removed.
     PersonRemoved = "person-removed";
+    /// A person replaced a device's password.
+    PasswordChanged = "password-changed";
     /// A phone's secret was replaced.
     TotpReplaced = "totp-replaced";
     /// Recovery codes were replaced.

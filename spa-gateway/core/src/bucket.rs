@@ -1,5 +1,7 @@
 //! How often? A token bucket counted in milliseconds, so that nothing is lost to rounding.
 
+use core::time::Duration;
+
 use crate::time::{Moment, millis};
 
 /// How many tokens a bucket holds and how fast they come back.
@@ -20,6 +22,12 @@ pub(crate) const MESSAGES: Rate = Rate {
 pub(crate) const FAILURES: Rate = Rate {
     burst: 5,
     every_ms: 600_000,
+};
+
+/// Rekeys of one session: 4 at once, one more every 15 s. Each costs some 0.2 ms of the core's thread.
+pub(crate) const REKEYS: Rate = Rate {
+    burst: 4,
+    every_ms: 15_000,
 };
 
 /// A bucket that fills with time.
@@ -54,6 +62,12 @@ impl Bucket {
     /// Says whether a token is there, without taking it.
     pub(crate) fn offers(&self, now: Moment) -> bool {
         self.level(now) >= self.rate.every_ms
+    }
+
+    /// Gives how long it is until the next token is there.
+    pub(crate) fn next_in(&self, now: Moment) -> Duration {
+        let lacking = self.rate.every_ms.saturating_sub(self.level(now));
+        Duration::from_millis(lacking.into())
     }
 
     /// Takes a token.

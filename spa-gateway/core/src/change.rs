@@ -77,6 +77,13 @@ pub enum Change {
         /// When it ends, no later than before.
         not_after: WallTime,
     },
+    /// A session was given more time.
+    SessionRenewed {
+        /// Which.
+        session: SessionId,
+        /// When it ends now.
+        not_after: WallTime,
+    },
     /// A session is over.
     SessionEnded {
         /// Which.
@@ -107,6 +114,13 @@ pub enum Change {
         credential: CredentialId,
         /// The number of the key.
         number: u8,
+    },
+    /// A person has a new password on this device.
+    ProofReplaced {
+        /// Which credential.
+        credential: CredentialId,
+        /// Its proof key from now on.
+        proof: ProofPublic,
     },
     /// An administrator compared the four words.
     CredentialConfirmed {

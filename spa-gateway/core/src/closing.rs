@@ -4,6 +4,7 @@
 //! Everything goes out at once, in order, so that one step that fails keeps nothing else open; what
 //! failed is tried again. Invariant: a closing leaves memory only when its last step is confirmed.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
@@ -14,6 +15,7 @@ use spa_proto::SessionId;
 use crate::agenda::Timer;
 use crate::audit::{AuditKind, AuditRecord};
 use crate::change::{Change, Record};
+use crate::channel::Loss;
 use crate::effect::{EffectFailure, EffectKind};
 use crate::gateway::Gateway;
 use crate::outbox::Waiter;
@@ -86,6 +88,10 @@ pub enum EndReason {
     OpeningFailed,
     /// After a restart the kernel had nothing of it.
     LostInRestart,
+    /// Its device is not as policy wants it for anything it had.
+    Posture,
+    /// Its device stopped to report, and policy wants to know for everything it had.
+    PostureMissing,
 }
 
 impl EndReason {
@@ -105,6 +111,36 @@ impl EndReason {
             Self::PeerGone => "the peer is gone",
             Self::OpeningFailed => "opening failed",
             Self::LostInRestart => "lost in a restart",
+            Self::Posture => "the device is not as policy wants it",
+            Self::PostureMissing => "the device stopped to report its posture",
+        }
+    }
+
+    /// Gives the reason of a session that lost all it had.
+    pub(crate) fn of_loss(loss: &Loss) -> Self {
+        match loss.word {
+            "posture" => Self::Posture,
+            "posture-missing" => Self::PostureMissing,
+            _ => Self::PolicyWithdrawn,
+        }
+    }
+
+    /// Gives the word that is told inside the tunnel (SPEC §12).
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::ClosedByClient => "closed",
+            Self::Replaced => "replaced",
+            Self::Revoked => "revoked",
+            Self::Cut => "cut",
+            Self::Locked => "locked",
+            Self::PolicyWithdrawn => "policy",
+            Self::Posture => "posture",
+            Self::PostureMissing => "posture-missing",
+            Self::NoHandshake | Self::PeerGone | Self::OpeningFailed | Self::LostInRestart => {
+                "failed"
+            }
         }
     }
 }
@@ -113,6 +149,17 @@ impl Gateway {
     /// Ends a session: the store learns it and the world is closed, side by side; each is tried
     /// until it is confirmed.
     pub(crate) fn end_session(&mut self, id: SessionId, reason: EndReason, now: Now) {
+        self.end_session_because(id, reason, None, now);
+    }
+
+    /// The same, with more to say about it than the reason's name.
+    pub(crate) fn end_session_because(
+        &mut self,
+        id: SessionId,
+        reason: EndReason,
+        text: Option<String>,
+        now: Now,
+    ) {
         let Some(session) = self
             .sessions
             .of(id)
@@ -122,11 +169,15 @@ impl Gateway {
         };
         let resting = resting(session.terms.addresses.v4, session.terms.addresses.v6, now);
         self.start_closing([CloseStep::Record(id, resting)].into(), None, now);
-        self.end_recorded_session(id, reason, now);
+        self.close_session(id, reason, text, now);
     }
 
     /// Ends a session that the store already knows to be over.
     pub(crate) fn end_recorded_session(&mut self, id: SessionId, reason: EndReason, now: Now) {
+        self.close_session(id, reason, None, now);
+    }
+
+    fn close_session(&mut self, id: SessionId, reason: EndReason, text: Option<String>, now: Now) {
         let Some(session) = self
             .sessions
             .of_mut(id)
@@ -148,12 +199,22 @@ impl Gateway {
         if let Some(credential) = self.credentials.get_mut(&credential) {
             credential.session = credential.session.filter(|current| *current != id);
         }
-        for timer in [Timer::End, Timer::Review, Timer::Door, Timer::Observe] {
+        for timer in [
+            Timer::End,
+            Timer::Review,
+            Timer::Door,
+            Timer::Warning,
+            Timer::Report,
+            Timer::Observe,
+        ] {
             self.agenda.cancel(timer(id));
         }
+        // Before the orders below: once the peer is gone nothing reaches its client.
+        self.tell_ended(id, reason, text.clone());
         let mut audit = self.audit_of(credential, AuditKind::SessionEnded, now);
         audit.session = Some(id);
         audit.reason = Some(reason.name());
+        audit.note = text;
         let end = End {
             session: id,
             began: now.mono,

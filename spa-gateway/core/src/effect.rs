@@ -4,9 +4,12 @@ use alloc::boxed::Box;
 use core::net::SocketAddr;
 
 use spa_order::Order;
+use spa_proto::SessionId;
+use spa_proto::channel::Event;
 
 use crate::audit::AuditRecord;
 use crate::change::Record;
+use crate::channel::{CallAnswer, CallId, CallRefusal};
 
 /// One thing to do now. Perform effects strictly in the order they come.
 #[derive(Debug)]
@@ -37,6 +40,20 @@ pub enum EffectKind {
     CountFlows,
     /// Send this. Need not be reported.
     Reply(Reply),
+    /// Answer this call of the control channel. Need not be reported.
+    Answer {
+        /// Which.
+        call: CallId,
+        /// With what.
+        answer: Result<CallAnswer, CallRefusal>,
+    },
+    /// Tell whoever listens on the control channel of this session. Need not be reported.
+    Event {
+        /// The session.
+        session: SessionId,
+        /// What happened.
+        event: Event,
+    },
     /// Write this to the audit log. Need not be reported.
     Audit(AuditRecord),
 }

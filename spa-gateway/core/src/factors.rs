@@ -62,11 +62,7 @@ impl ProvenKnock {
             ),
         };
         if !bool::from(proof & factor) {
-            let refusal = match (bool::from(proof), bool::from(factor)) {
-                (false, true) => Refusal::WrongProof,
-                (true, _) => Refusal::WrongCode,
-                (false, false) => Refusal::WrongProofAndCode,
-            };
+            let refusal = Refusal::of_factors(proof.into(), factor.into());
             return Err(Failure::of(&fresh, refusal));
         }
         may_enrol(&fresh, credential, now).map_err(|refusal| Failure::of(&fresh, refusal))?;
@@ -79,6 +75,17 @@ impl ProvenKnock {
 
     pub(crate) const fn spend(&self) -> Spend {
         self.spend
+    }
+}
+
+impl Refusal {
+    /// Says which factor failed; one of them did.
+    pub(crate) const fn of_factors(proof: bool, factor: bool) -> Self {
+        match (proof, factor) {
+            (false, true) => Self::WrongProof,
+            (true, _) => Self::WrongCode,
+            (false, false) => Self::WrongProofAndCode,
+        }
     }
 }
 

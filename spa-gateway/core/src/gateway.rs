@@ -10,6 +10,7 @@
 //! | a timer rang, the clock changed | `clock.rs` |
 //! | the policy changed | `reduce.rs` |
 //! | an administrator spoke | `admin/` |
+//! | a client spoke inside its tunnel | `channel/` |
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::fmt;
@@ -41,6 +42,7 @@ use crate::settings::Settings;
 use crate::snapshot::{CredentialRow, PersonRow, SessionRow, Snapshot};
 use crate::tags::{KeyRef, TagTable};
 use crate::time::{Moment, Now};
+use crate::upkeep::Upkeep;
 
 /// The most persons and machines.
 pub const MAX_PERSONS: usize = 16_384;
@@ -54,6 +56,8 @@ pub const FAILURE_TOKENS_AFTER_RESTART: u32 = 1;
 pub struct Gateway {
     pub(crate) settings: Settings,
     pub(crate) policy: Policy,
+    /// Counts the policies that were in force, so that a client sees that another one is.
+    pub(crate) serial: u64,
     pub(crate) id: GatewayId,
     pub(crate) own_addresses: BTreeSet<IpAddr>,
 
@@ -120,6 +124,7 @@ impl Gateway {
             pool: Pool::new(&settings),
             settings,
             policy,
+            serial: 1,
             id: GatewayId::of(&knock_keys.identity()),
             own_addresses: BTreeSet::new(),
             clock: Clock {
@@ -224,7 +229,15 @@ impl Gateway {
             return self.close_remains(row.id, remains, now);
         }
         self.agenda.set(Timer::End(row.id), terms.deadline);
-        let mut session = Session::new(row.credential, row.key, row.wg_key, row.source, terms);
+        let upkeep = Upkeep::new(now.mono);
+        let mut session = Session::new(
+            row.credential,
+            row.key,
+            row.wg_key,
+            row.source,
+            terms,
+            upkeep,
+        );
         session.signals = row.signals;
         self.sessions
             .insert(row.id, session.in_phase(Phase::Restored));

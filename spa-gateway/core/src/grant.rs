@@ -20,12 +20,13 @@ use crate::gateway::Gateway;
 use crate::guard::FreshKnock;
 use crate::marks::{Marks, answered};
 use crate::plan::{OnFailure, Operation, Step};
-use crate::policy::{Signals, Tunnel, facts_of_report, flows_of};
+use crate::policy::{Quantum, Signals, Tunnel, facts_of_report, flows_of};
 use crate::pool::Addresses;
 use crate::refusal::Refusal;
 use crate::session::{Phase, Session, Terms};
 use crate::snapshot::SessionRow;
 use crate::time::Now;
+use crate::upkeep::Upkeep;
 
 /// The most flows of one session: sixteen resources with every port range they may have, and the control channel.
 pub const MAX_FLOWS_OF_SESSION: usize = 16 * crate::policy::MAX_PORTS + 2;
@@ -132,6 +133,17 @@ impl Gateway {
             self.pool.put_back(addresses);
             return Err(full("too many resources at once"));
         }
+        // A session that has to be rekeyed first begins with the control channel alone.
+        let flows = match self.policy.defaults().quantum {
+            Quantum::Optional => flows,
+            Quantum::Required => flows_of(
+                &self.policy,
+                &BTreeMap::new(),
+                self.tunnel(addresses),
+                self.settings.control_port,
+                allowance.not_after(),
+            ),
+        };
         Ok(Room {
             allowance,
             addresses,
@@ -200,6 +212,7 @@ impl Gateway {
             ask.wg_key,
             arrival.source,
             terms,
+            Upkeep::new(now.mono),
         );
         session.signals = signals;
         let habit = self.learn_habit(credential, arrival.source.ip(), now);

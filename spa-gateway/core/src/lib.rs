@@ -41,6 +41,7 @@ mod apply;
 mod audit;
 mod bucket;
 mod change;
+mod channel;
 mod circumstances;
 mod clock;
 mod closing;
@@ -80,6 +81,7 @@ mod spent;
 mod start;
 mod tags;
 mod time;
+mod upkeep;
 #[cfg(any(test, feature = "vectors"))]
 mod vectors;
 mod work;
@@ -93,6 +95,7 @@ pub use admin::{
 };
 pub use audit::{AuditKind, AuditRecord};
 pub use change::{Change, Record};
+pub use channel::{Call, CallAnswer, CallId, CallRefusal, Caller, MISSED_REPORTS};
 pub use clock::FLOOR_EVERY;
 pub use closing::{EndReason, RETRY};
 pub use count::COUNT_EVERY;

@@ -82,7 +82,7 @@ impl Gateway {
     }
 
     /// Uses up a second factor.
-    fn spend(&mut self, id: CredentialId, spend: Spend) -> Option<Change> {
+    pub(crate) fn spend(&mut self, id: CredentialId, spend: Spend) -> Option<Change> {
         let name = self.credentials.get(&id)?.person.clone();
         self.persons.get_mut(&name)?.spend(spend);
         match spend {

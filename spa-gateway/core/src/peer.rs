@@ -65,6 +65,7 @@ impl Gateway {
         if let Some(door) = session.found(&state) {
             self.settle(id, door, now);
         }
+        self.look_for_rekeyed(id, state.handshake_age_ms, now);
         self.look_later(id, now);
     }
 
@@ -112,7 +113,13 @@ impl Gateway {
                     LOOK_WHILE_WAITING
                 }
             }
-            Doorway::Settled { .. } | Doorway::Shut => LOOK_WHILE_LIVE,
+            Doorway::Settled { .. } | Doorway::Shut => {
+                if session.upkeep.awaits_handshake(now.mono) {
+                    LOOK_WHILE_WAITING
+                } else {
+                    LOOK_WHILE_LIVE
+                }
+            }
         };
         // At the same moments for all, so that one listing of the peers answers every look.
         let at = now.mono.next_of(often);

@@ -44,6 +44,8 @@ impl Gateway {
                 Timer::End(session) => self.end_session(session, EndReason::Expired, now),
                 Timer::Review(session) => self.review(session, now),
                 Timer::Door(session) => self.door_expired(session, now),
+                Timer::Warning(session) => self.warn(session, now),
+                Timer::Report(session) => self.report_missed(session, now),
                 Timer::Observe(session) => self.look(session, now),
                 Timer::Retry(closing) => self.advance_closing(closing, now),
             }

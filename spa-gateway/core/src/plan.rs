@@ -8,17 +8,19 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use spa_order::{Door, Flow, Order, SecretBytes32, Ttl};
-use spa_proto::{CredentialId, DerivedKeys, SessionId, SessionKey, WgPsk};
+use spa_proto::{CredentialId, DerivedKeys, ProofPublic, SessionId, SessionKey, WgPsk};
 
+use crate::addition::Addition;
 use crate::audit::{AuditKind, AuditRecord};
 use crate::change::Record;
+use crate::channel::{CallAnswer, CallId, CallRefusal, NewEnds};
 use crate::closing::EndReason;
 use crate::credential::{Answered, Key};
 use crate::effect::{EffectFailure, EffectKind, Reply};
 use crate::gateway::Gateway;
 use crate::outbox::Waiter;
 use crate::refusal::Refusal;
-use crate::session::{Phase, Session};
+use crate::session::{Doorway, Phase, Session};
 use crate::snapshot::KeyKind;
 use crate::tags::KeyRef;
 use crate::time::Now;
@@ -37,6 +39,8 @@ pub(crate) struct Operation {
     pub(crate) steps: VecDeque<Step>,
     /// How many effects of the step that was taken last are not confirmed yet.
     pub(crate) awaited: usize,
+    /// The call that waits for it.
+    pub(crate) call: Option<CallId>,
 }
 
 impl Operation {
@@ -51,6 +55,15 @@ impl Operation {
             on_failure,
             steps: steps.into(),
             awaited: 0,
+            call: None,
+        }
+    }
+
+    /// Names the call that waits for it: should it fail, that is the answer.
+    pub(crate) fn answering(self, call: CallId) -> Self {
+        Self {
+            call: Some(call),
+            ..self
         }
     }
 }
@@ -81,6 +94,16 @@ pub(crate) enum Step {
     Begin(SessionId),
     /// The peer, with its preshared key.
     Peer(SessionId, WgPsk),
+    /// Another preshared key for the peer, which lives on.
+    Psk(SessionId, WgPsk),
+    /// The peer has the key of a rekey: its handshake is waited for.
+    Rekeyed(SessionId),
+    /// The disk knows a later end of a session: so does memory.
+    Renewed(SessionId, Box<NewEnds>),
+    /// The disk knows a new proof key: so does memory.
+    Proof(CredentialId, ProofPublic),
+    /// The disk knows what was added: so does memory.
+    Adopt(Box<Addition>),
     /// Flows, all at once.
     Flows(SessionId, Vec<Flow>),
     /// The door, for the time of a handshake.
@@ -89,12 +112,16 @@ pub(crate) enum Step {
     LeaveDoors(SessionId),
     /// The door of a session that outlived a restart.
     SettledDoor(SessionId, Door),
+    /// The door a session has, for as long as the session lasts now.
+    KeepDoor(SessionId),
     /// All is open.
     Opened(SessionId),
     /// What a repeat is answered from.
     Remember(Box<Answered>),
     /// The reply.
     Reply(Reply),
+    /// The answer to a call.
+    Answer(CallId, Box<CallAnswer>),
     /// The audit record.
     Audit(AuditRecord),
 }
@@ -121,7 +148,10 @@ impl Gateway {
             match self.take_step(step, now) {
                 Taken::Done => {}
                 Taken::Await(effects) => return self.put_awaited(id, effects),
-                Taken::Overtaken => break,
+                Taken::Overtaken => {
+                    self.answer_overtaken(id);
+                    break;
+                }
             }
         }
         self.finish(id);
@@ -153,7 +183,11 @@ impl Gateway {
             return;
         };
         let (credential, on_failure) = (operation.credential, operation.on_failure);
+        let call = operation.call;
         self.finish(id);
+        if let Some(call) = call {
+            self.answer_call(call, Err(CallRefusal::Failed));
+        }
         let (refusal, kind) = match failure {
             EffectFailure::Store => (Refusal::RecordFailed, AuditKind::RecordFailed),
             EffectFailure::Refused | EffectFailure::Failed => {
@@ -167,6 +201,17 @@ impl Gateway {
             self.undo(session, now);
         }
         self.put_audit(audit);
+    }
+
+    /// The session ended under a call: whoever called is told as a stranger would be.
+    fn answer_overtaken(&mut self, id: OperationId) {
+        let call = self
+            .operations
+            .get(&id)
+            .and_then(|operation| operation.call);
+        if let Some(call) = call {
+            self.answer_call(call, Err(CallRefusal::Unauthorized));
+        }
     }
 
     fn finish(&mut self, id: OperationId) {
@@ -202,7 +247,33 @@ impl Gateway {
             }
             Step::End(session, reason) => self.end_recorded_session(session, reason, now),
             Step::Begin(session) => return self.begin_session(session),
-            Step::Peer(session, psk) => return self.order(self.peer(session, &psk)),
+            Step::Peer(session, psk) => {
+                let order = self.peer(session, &psk);
+                if let Some(session) = self.sessions.of_mut(session) {
+                    session.upkeep.begin_with(psk);
+                }
+                return self.order(order);
+            }
+            Step::Psk(session, psk) => {
+                let order = self.opening(session).map(|session| Order::Psk {
+                    key: session.wg_key,
+                    psk: SecretBytes32::from_bytes(*psk.expose()),
+                });
+                return self.order(order);
+            }
+            Step::Rekeyed(session) => self.await_rekeyed(session, now),
+            Step::Renewed(session, ends) => {
+                if self.opening(session).is_none() {
+                    return Taken::Overtaken;
+                }
+                self.adopt_ends(session, *ends, now);
+            }
+            Step::Proof(credential, proof) => {
+                if let Some(credential) = self.credentials.get_mut(&credential) {
+                    credential.proof = Some(proof);
+                }
+            }
+            Step::Adopt(addition) => self.adopt(*addition, now),
             Step::Flows(session, flows) => return self.flows(session, &flows, now),
             Step::Door(session, door) => {
                 let order = self.open_waiting_door(session, door, now);
@@ -213,8 +284,17 @@ impl Gateway {
                 let order = self.open_settled_door(session, door, now);
                 return self.order(order);
             }
+            Step::KeepDoor(session) => {
+                let doorway = self.opening(session).map(|session| session.doorway);
+                if let Some(Doorway::Settled { door }) = doorway {
+                    let order = self.open_settled_door(session, door, now);
+                    return self.order(order);
+                }
+            }
             Step::Opened(session) => {
                 self.watch(session, now);
+                self.await_report(session, now);
+                self.set_warning(session, now);
                 let entered = self.enter(session, Phase::Open);
                 self.set_count(now);
                 return entered;
@@ -223,6 +303,7 @@ impl Gateway {
             Step::Reply(reply) => {
                 self.outbox.put(EffectKind::Reply(reply), Waiter::Nobody);
             }
+            Step::Answer(call, answer) => self.answer_call(call, Ok(*answer)),
             Step::Audit(audit) => self.put_audit(audit),
         }
         Taken::Done

@@ -6,6 +6,7 @@
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use spa_order::Flow;
 use spa_proto::{SessionId, WallTime};
@@ -14,14 +15,15 @@ use crate::agenda::Timer;
 use crate::allowance::{ends, last_end, shortest};
 use crate::audit::{AuditKind, AuditRecord};
 use crate::change::{Change, Record};
+use crate::channel::{Loss, MISSED_REPORTS, texts};
 use crate::closing::EndReason;
 use crate::effect::EffectKind;
 use crate::gateway::Gateway;
 use crate::name::Name;
 use crate::outbox::Waiter;
 use crate::plan::{OnFailure, Operation, Step};
-use crate::policy::{Policy, facts_of_report, flows_of};
-use crate::session::{Doorway, Phase, Terms};
+use crate::policy::{Decision, Policy, flows_of, look_again};
+use crate::session::{Doorway, Phase, Session, Terms};
 use crate::time::Now;
 
 impl Gateway {
@@ -29,23 +31,12 @@ impl Gateway {
     /// one it is, who wants it and why.
     pub fn handle_policy(&mut self, policy: Policy, note: Option<String>, now: Now) {
         self.policy = policy;
+        self.serial = self.serial.saturating_add(1);
         let mut audit = AuditRecord::new(now.wall, AuditKind::PolicyChanged);
         audit.note = note;
         self.put_audit(audit);
         self.review_all(now);
         self.set_count(now);
-    }
-
-    /// Hears what the device of a session says of itself: a CBOR map (SPEC §4, §12). What is none counts
-    /// as no posture.
-    pub fn handle_posture(&mut self, id: SessionId, report: &[u8], now: Now) {
-        let Some(credential) = self.sessions.of(id).map(|session| session.credential) else {
-            return;
-        };
-        if let Some(credential) = self.credentials.get_mut(&credential) {
-            credential.memory.facts = facts_of_report(report, now.wall);
-        }
-        self.review(id, now);
     }
 
     /// Holds every live session against policy.
@@ -76,15 +67,30 @@ impl Gateway {
             self.end_session(id, EndReason::Locked, now);
             return false;
         }
-        let allowed: BTreeMap<Name, _> = session
-            .terms
-            .resources
-            .keys()
-            .filter_map(|name| Some((name.clone(), on.decide(name).allowed()?.clone())))
-            .filter(|(_, allow)| now.wall < allow.not_after)
-            .collect();
+        let silent = session.upkeep.missed >= MISSED_REPORTS;
+        let mut allowed = BTreeMap::new();
+        let mut lost = Vec::new();
+        for name in session.terms.resources.keys() {
+            match on.decide(name) {
+                Decision::Allow(allow) | Decision::Observe(allow, _) => {
+                    if now.wall < allow.not_after {
+                        allowed.insert(name.clone(), allow);
+                    } else {
+                        lost.push((name.clone(), Loss::ended(name, &allow)));
+                    }
+                }
+                Decision::Deny(deny) => {
+                    lost.push((name.clone(), Loss::denied(name, &deny, silent)))
+                }
+            }
+        }
         if allowed.is_empty() && !session.terms.resources.is_empty() {
-            self.end_session(id, EndReason::PolicyWithdrawn, now);
+            let reason = lost
+                .first()
+                .map_or(EndReason::PolicyWithdrawn, |(_, loss)| {
+                    EndReason::of_loss(loss)
+                });
+            self.end_session_because(id, reason, Some(texts(&lost)), now);
             return false;
         }
         let not_after = shortest(&allowed).map_or(session.terms.not_after, |length| {
@@ -93,15 +99,31 @@ impl Gateway {
         });
         let not_after = last_end(&allowed, not_after).unwrap_or(not_after);
         let resources = ends(allowed, not_after);
-        let flows = flows_of(
+        let flows = self.flows_for(session, &resources, not_after);
+        self.agree(id, resources, flows, not_after, &lost, now);
+        true
+    }
+
+    /// Gives the flows of a session; while it is held back until it is rekeyed, the control channel's alone.
+    pub(crate) fn flows_for(
+        &self,
+        session: &Session,
+        resources: &BTreeMap<Name, WallTime>,
+        not_after: WallTime,
+    ) -> BTreeMap<Flow, WallTime> {
+        let none = BTreeMap::new();
+        let resources = if self.is_held(session) {
+            &none
+        } else {
+            resources
+        };
+        flows_of(
             &self.policy,
-            &resources,
+            resources,
             self.tunnel(session.terms.addresses),
             self.settings.control_port,
             not_after,
-        );
-        self.agree(id, resources, flows, not_after, now);
-        true
+        )
     }
 
     /// Makes the new terms those of the session.
@@ -111,44 +133,61 @@ impl Gateway {
         resources: BTreeMap<Name, WallTime>,
         flows: BTreeMap<Flow, WallTime>,
         not_after: WallTime,
+        lost: &[(Name, Loss)],
         now: Now,
     ) {
         let Some(session) = self.sessions.of_mut(id) else {
             return;
         };
         let terms = &mut session.terms;
-        let reduced = !resources.keys().eq(terms.resources.keys()) || not_after != terms.not_after;
+        let reduced = !lost.is_empty() || not_after != terms.not_after;
         terms.flows = flows;
         terms.deadline = terms
             .deadline
             .min(now.mono.after(not_after.since(now.wall)));
         terms.not_after = not_after;
         terms.resources = resources;
-        let (deadline, credential) = (terms.deadline, session.credential);
+        let deadline = terms.deadline;
         self.agenda.set(Timer::End(id), deadline);
         self.set_review(id, now);
         if reduced {
-            let resources = self.resources_of(id);
-            let change = Change::SessionReduced {
-                session: id,
-                resources: resources.clone(),
-                not_after,
-            };
-            self.outbox.put(
-                EffectKind::Record(Record {
-                    changes: [change].into(),
-                }),
-                Waiter::Nobody,
-            );
-            let mut audit = self.audit_of(credential, AuditKind::SessionReduced, now);
-            audit.session = Some(id);
-            audit.resources = resources;
-            audit.not_after = Some(not_after);
-            self.put_audit(audit);
+            self.set_warning(id, now);
+            self.record_reduced(id, not_after, lost, now);
+            self.tell_reduced(id, lost);
         }
     }
 
-    /// Comes back when the first resource of a session ends, or its risk grows, before the session ends.
+    /// Writes down that a session has less than before, and why.
+    fn record_reduced(
+        &mut self,
+        id: SessionId,
+        not_after: WallTime,
+        lost: &[(Name, Loss)],
+        now: Now,
+    ) {
+        let Some(credential) = self.sessions.of(id).map(|session| session.credential) else {
+            return;
+        };
+        let resources = self.resources_of(id);
+        let change = Change::SessionReduced {
+            session: id,
+            resources: resources.clone(),
+            not_after,
+        };
+        let changes = [change].into();
+        self.outbox
+            .put(EffectKind::Record(Record { changes }), Waiter::Nobody);
+        let mut audit = self.audit_of(credential, AuditKind::SessionReduced, now);
+        audit.session = Some(id);
+        audit.resources = resources;
+        audit.not_after = Some(not_after);
+        audit.reason = lost.first().map(|(_, loss)| loss.word);
+        audit.note = Some(texts(lost)).filter(|text| !text.is_empty());
+        self.put_audit(audit);
+    }
+
+    /// Comes back when the first resource of a session ends, or its risk grows, before the session ends; and at the
+    /// latest when a session of its risk is to be held against policy again.
     pub(crate) fn set_review(&mut self, id: SessionId, now: Now) {
         let Some(session) = self.sessions.of(id) else {
             return;
@@ -161,13 +200,24 @@ impl Gateway {
             .and_then(|facts| self.policy.posture_ages(facts))
             .filter(|at| *at > now.wall);
         let ends = session.terms.resources.values().copied();
-        match ends.chain(older).min().filter(|first| *first < not_after) {
-            Some(first) => {
-                let at = now.mono.after(first.since(now.wall));
-                self.agenda.set(Timer::Review(id), at);
-            }
-            None => self.agenda.cancel(Timer::Review(id)),
-        }
+        let first = ends.chain(older).min().filter(|first| *first < not_after);
+        let at = first
+            .map_or(Duration::MAX, |first| first.since(now.wall))
+            .min(self.look_again(id, now));
+        self.agenda.set(Timer::Review(id), now.mono.after(at));
+    }
+
+    /// Gives how soon a session is looked at again: by what of it is most at risk.
+    fn look_again(&self, id: SessionId, now: Now) -> Duration {
+        let (Some(session), Some(on)) = (self.sessions.of(id), self.circumstances_of(id, now))
+        else {
+            return Duration::MAX;
+        };
+        let resources = session.terms.resources.keys();
+        resources
+            .map(|name| look_again(on.ask(name, |request| self.policy.risk(request))))
+            .min()
+            .unwrap_or(look_again(Some(0)))
     }
 
     pub(crate) fn resources_of(&self, id: SessionId) -> Vec<Name> {

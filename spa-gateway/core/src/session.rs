@@ -4,7 +4,7 @@
 //! its peer is confirmed gone.
 
 use alloc::collections::{BTreeMap, BTreeSet};
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use spa_order::{Door, Flow};
 use spa_proto::{CredentialId, SessionId, SessionKey, WallTime};
@@ -14,6 +14,7 @@ use crate::name::Name;
 use crate::policy::Signals;
 use crate::pool::Addresses;
 use crate::time::{Moment, Now};
+use crate::upkeep::Upkeep;
 
 /// One client let in.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub(crate) struct Session {
     /// Every door that may be open for it: that of the doorway, and one that is being left.
     pub(crate) doors: BTreeSet<Door>,
     pub(crate) seen: Seen,
+    pub(crate) upkeep: Upkeep,
 }
 
 /// What a session has, and until when.
@@ -106,6 +108,7 @@ impl Session {
         wg_key: [u8; 32],
         source: SocketAddr,
         terms: Terms,
+        upkeep: Upkeep,
     ) -> Self {
         Self {
             credential,
@@ -118,6 +121,7 @@ impl Session {
             doorway: Doorway::Shut,
             doors: BTreeSet::new(),
             seen: Seen::default(),
+            upkeep,
         }
     }
 
@@ -150,17 +154,24 @@ impl Session {
 pub(crate) struct Sessions {
     by_id: BTreeMap<SessionId, Session>,
     by_peer: BTreeMap<[u8; 32], SessionId>,
+    by_address: BTreeMap<IpAddr, SessionId>,
 }
 
 impl Sessions {
     pub(crate) fn insert(&mut self, id: SessionId, session: Session) {
         self.by_peer.insert(session.wg_key, id);
+        for address in session.terms.addresses.each() {
+            self.by_address.insert(address, id);
+        }
         self.by_id.insert(id, session);
     }
 
     pub(crate) fn remove(&mut self, id: SessionId) -> Option<Session> {
         let session = self.by_id.remove(&id)?;
         self.by_peer.remove(&session.wg_key);
+        for address in session.terms.addresses.each() {
+            self.by_address.remove(&address);
+        }
         Some(session)
     }
 
@@ -175,6 +186,11 @@ impl Sessions {
     /// Gives the session whose peer has this key.
     pub(crate) fn with_peer(&self, wg_key: &[u8; 32]) -> Option<SessionId> {
         self.by_peer.get(wg_key).copied()
+    }
+
+    /// Gives the session that has this tunnel address.
+    pub(crate) fn at(&self, tunnel: IpAddr) -> Option<SessionId> {
+        self.by_address.get(&tunnel).copied()
     }
 
     /// Says whether a session has this id.

@@ -1,8 +1,9 @@
 //! There is time for public-key work: one queued knock, steps 6 to 11 (SPEC §8).
 
 use alloc::vec::Vec;
+use core::net::SocketAddr;
 
-use spa_proto::{Ask, OpenError};
+use spa_proto::{Ask, CredentialId, OpenError};
 
 use crate::audit::{AuditKind, AuditRecord};
 use crate::change::{Change, Record};
@@ -121,17 +122,30 @@ impl Gateway {
     /// Counts a failure where it counts: in the bucket, in the row of them, against its transaction.
     fn count_failure(&mut self, failure: Failure, now: Now) {
         let id = failure.arrival.key.credential;
+        if let Some(credential) = self.credentials.get_mut(&id)
+            && failure.occasion == Occasion::New
+        {
+            credential.memory.remember_failed(failure.ts, now.mono);
+        }
+        self.count_wrong_factor(id, failure.arrival.source, failure.refusal, now);
+    }
+
+    /// Counts a wrong factor of a credential, wherever it was given.
+    pub(crate) fn count_wrong_factor(
+        &mut self,
+        id: CredentialId,
+        source: SocketAddr,
+        refusal: Refusal,
+        now: Now,
+    ) {
         let mut audit = self.audit_of(id, AuditKind::FactorFailed, now);
-        audit.source = Some(failure.arrival.source);
-        audit.reason = Some(failure.refusal.name());
+        audit.source = Some(source);
+        audit.reason = Some(refusal.name());
         let Some(credential) = self.credentials.get_mut(&id) else {
             return;
         };
         // Step 9 saw a token; taking it cannot fail.
         let _ = credential.memory.failures.take(now.mono);
-        if failure.occasion == Occasion::New {
-            credential.memory.remember_failed(failure.ts, now.mono);
-        }
         credential.failures = credential.failures.saturating_add(1);
         let in_a_row = credential.failures;
         let mut changes = Vec::from([Change::FailuresCounted {
@@ -139,7 +153,7 @@ impl Gateway {
             in_a_row,
         }]);
         self.put_audit(audit);
-        if failure.refusal == Refusal::OtherEnroller {
+        if refusal == Refusal::OtherEnroller {
             changes.push(Change::CredentialErased { credential: id });
             self.void_invite(id, "used by a second enroller", now);
         } else if in_a_row >= MAX_FAILURES {

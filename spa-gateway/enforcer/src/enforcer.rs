@@ -140,6 +140,15 @@ impl Enforcer {
                     .chain(tunnel6.map(IpAddr::V6));
                 self.put_peer(key, psk, addresses)?;
             }
+            Order::Psk { key, psk } => {
+                if !self.peers.contains(key) {
+                    return Err(Failure::Refused(Reason::PeerMissing));
+                }
+                let psk = Psk::from(*psk.expose());
+                self.wireguard
+                    .set_psk(key, &psk)
+                    .map_err(wireguard_failed)?;
+            }
             Order::RemovePeer { key } => {
                 self.wireguard.remove_peer(key).map_err(wireguard_failed)?;
                 self.peers.remove(key);

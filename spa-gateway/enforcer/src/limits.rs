@@ -68,6 +68,10 @@ impl Limits {
                     .into_iter()
                     .try_for_each(|address| self.tunnel(address))
             }
+            Order::Psk { key, psk } => {
+                not_zero(key)?;
+                not_zero(psk.expose())
+            }
             Order::Flow { flow, ttl } => {
                 self.ttl(*ttl)?;
                 self.flow(flow)
@@ -343,6 +347,11 @@ mod tests {
         );
         let psk = SecretBytes32::from_bytes([1; 32]);
         assert_eq!(limits().check(&peer([0; 32], psk)), Err(Reason::KeyWeak));
+        let rekeyed = Order::Psk {
+            key: [1; 32],
+            psk: zeros(),
+        };
+        assert_eq!(limits().check(&rekeyed), Err(Reason::KeyWeak));
     }
 
     #[test]

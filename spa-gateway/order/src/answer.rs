@@ -189,6 +189,8 @@ byte_enum! {
         SourceForbidden = 17, "the source is no ordinary host";
         /// A source in the tunnel pool.
         SourceInPool = 18, "the source is inside the tunnel pool";
+        /// A preshared key for a peer that is not there.
+        PeerMissing = 19, "there is no such peer";
     }
 }
 

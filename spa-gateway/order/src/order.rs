@@ -31,6 +31,14 @@ pub enum Order {
         /// The session's tunnel IPv6 address.
         tunnel6: Option<Ipv6Addr>,
     },
+    /// Gives a peer that is there another preshared key. It lives on: its endpoint stays, its session too until the
+    /// next handshake, which takes the new key.
+    Psk {
+        /// The peer's WireGuard public key.
+        key: [u8; 32],
+        /// The preshared key of a rekey (SPEC §12).
+        psk: SecretBytes32,
+    },
     /// Removes a peer.
     RemovePeer {
         /// The peer's WireGuard public key.
@@ -83,6 +91,7 @@ impl Order {
         match self {
             Self::Key { .. } => "key",
             Self::Peer { .. } => "peer",
+            Self::Psk { .. } => "psk",
             Self::RemovePeer { .. } => "remove-peer",
             Self::ReadPeer { .. } => "read-peer",
             Self::ListPeers => "list-peers",
@@ -112,6 +121,10 @@ impl Order {
                 out.put(psk.expose());
                 out.put(&tunnel4.unwrap_or(Ipv4Addr::UNSPECIFIED).octets());
                 out.put(&tunnel6.unwrap_or(Ipv6Addr::UNSPECIFIED).octets());
+            }
+            Self::Psk { key, psk } => {
+                out.put(key);
+                out.put(psk.expose());
             }
             Self::RemovePeer { key } | Self::ReadPeer { key } => out.put(key),
             Self::Flow { flow, ttl } => {
@@ -167,6 +180,10 @@ impl Order {
                 tunnel: body.address()?,
             },
             11 => Self::ListOpenings,
+            12 => Self::Psk {
+                key: body.take()?,
+                psk: SecretBytes32::from_bytes(body.take()?),
+            },
             _ => return Err(DecodeError::Kind),
         };
         body.finish()?;
@@ -186,6 +203,7 @@ impl Order {
             Self::CloseDoor { .. } => 9,
             Self::Forget { .. } => 10,
             Self::ListOpenings => 11,
+            Self::Psk { .. } => 12,
         }
     }
 }
@@ -245,6 +263,13 @@ mod tests {
                     tunnel6: "fd5a:1::7".parse().ok(),
                 },
                 84,
+            ),
+            (
+                Order::Psk {
+                    key: [2; 32],
+                    psk: secret(4)
+                },
+                64
             ),
             (Order::RemovePeer { key: [2; 32] }, 32),
             (Order::ReadPeer { key: [2; 32] }, 32),
@@ -341,7 +366,7 @@ mod tests {
         };
         assert_eq!(with(0, &[2]), Err(DecodeError::Format));
         assert_eq!(with(1, &[0]), Err(DecodeError::Kind));
-        assert_eq!(with(1, &[12]), Err(DecodeError::Kind));
+        assert_eq!(with(1, &[13]), Err(DecodeError::Kind));
         assert_eq!(with(12, &[5]), Err(DecodeError::Address));
         assert_eq!(with(17, &[1]), Err(DecodeError::Padding));
         assert_eq!(with(31, &[0; 4]), Err(DecodeError::Value));

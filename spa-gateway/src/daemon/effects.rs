@@ -59,6 +59,13 @@ impl Daemon {
                     self.give_orders(&mut orders)?;
                     self.count_flows()?;
                 }
+                // Only what is done already is answered, and a session is told that it ends before it is closed.
+                EffectKind::Answer { call, answer } => self.calls.answer(call, answer),
+                EffectKind::Event { session, event } => {
+                    if let Some(teller) = &self.calls.teller {
+                        teller.tell(session, event);
+                    }
+                }
                 EffectKind::Reply(reply) => {
                     self.give_orders(&mut orders)?;
                     spa_failpoint::reach("daemon", "before", "reply");
@@ -224,7 +231,9 @@ impl Daemon {
                 EffectKind::Order(_)
                 | EffectKind::Observe { .. }
                 | EffectKind::CountFlows
-                | EffectKind::Reply(_) => {}
+                | EffectKind::Reply(_)
+                | EffectKind::Answer { .. }
+                | EffectKind::Event { .. } => {}
             }
         }
         self.store.commit(&records)

@@ -15,10 +15,12 @@ use tracing::{error, info, warn};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
+use super::calls::Calls;
 use super::effects::state_of;
 use super::{ClockWatch, Daemon, DaemonError, Facts, Intake, KernelEntropy, PolicyWatch};
 use crate::accounts::{self, AccountError};
 use crate::capture::{self, Dropped, Source};
+use crate::channel::{self, Patience};
 use crate::clock::{self, SetWatch};
 use crate::config::{Config, ConfigError};
 use crate::control::{self, SocketError};
@@ -34,6 +36,8 @@ use crate::store::{Freshness, Store, StoreError};
 const MTU: u16 = 1_420;
 /// How often a client behind a NAT says that it is there, seconds.
 const KEEPALIVE: u16 = 25;
+/// Files that are no connection of the control channel: sockets, the store, the admin socket's connections.
+const OTHER_FILES: u64 = 256;
 /// Digits of a phone's code.
 const TOTP_DIGITS: u8 = 6;
 
@@ -73,6 +77,16 @@ pub enum StartError {
     /// The sandbox.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    /// The control channel.
+    #[error(
+        "cannot listen for the control channel on TCP port {port} of the tunnel addresses: {source}; choose another [control] port"
+    )]
+    Channel {
+        /// Its port.
+        port: u16,
+        /// The system's answer.
+        source: std::io::Error,
+    },
     /// A thread.
     #[error("cannot start {what}: {source}")]
     Thread {
@@ -118,6 +132,14 @@ pub fn run(config_file: &Path) -> Result<(), StartError> {
     let credentials = store.credentials()?;
     let (child, mut link) = enforcer_link::spawn(&config, tunnel_account, capacity, credentials)?;
     let (child, ready) = wait_ready(child, &mut link)?;
+    let port = config.control.port.get();
+    let listeners = channel::bind(
+        tunnel_addresses(&config),
+        port,
+        config.wireguard.interface.get_ref().as_str(),
+    )
+    .map_err(|source| StartError::Channel { port, source })?;
+    let connections = raise_files(capacity);
     sandbox::leave_root(account)?;
     sandbox::close_files(Directories {
         state: &config.paths.state,
@@ -162,6 +184,7 @@ pub fn run(config_file: &Path) -> Result<(), StartError> {
         known_tags: tags,
         late: std::collections::BTreeMap::new(),
         pending: super::Pending::default(),
+        calls: Calls::new(None),
         policy: policy_watch,
         clock: ClockWatch {
             trust: config.clock.trust,
@@ -183,6 +206,16 @@ pub fn run(config_file: &Path) -> Result<(), StartError> {
         sessions = daemon.gateway.sessions().count(),
         "ready"
     );
+    let to_core = intake.clone();
+    let call = move |called| to_core.called(called);
+    let teller =
+        channel::start(listeners, connections, Patience::OURS, call).map_err(|source| {
+            StartError::Thread {
+                what: "the channel thread",
+                source,
+            }
+        })?;
+    daemon.calls.teller = Some(teller);
     // Last: whoever gets an answer here has a gateway that listens.
     let ours = [account.uid, tunnel_account.uid];
     control::start(socket, ours, move |message| intake.message(message)).map_err(|source| {
@@ -252,6 +285,32 @@ fn capacity(config: &Config) -> u32 {
     sizes.min().unwrap_or(0).min(spa_order::MAX_PEERS / 2)
 }
 
+/// The gateway's own addresses in the tunnel.
+fn tunnel_addresses(config: &Config) -> impl Iterator<Item = std::net::IpAddr> {
+    [config.pool4(), config.pool6()]
+        .into_iter()
+        .flatten()
+        .map(|pool| pool.address)
+}
+
+/// Lets the process have a connection for the events and one for the calls of each session, as far as the system
+/// goes; gives how many there may be.
+fn raise_files(capacity: u32) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let wanted = 2 * u64::from(capacity) + OTHER_FILES;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let possible = maximum.map_or(wanted, |most| most.min(wanted));
+    let raised = Rlimit {
+        current: Some(possible.max(current.unwrap_or(possible))),
+        maximum,
+    };
+    // What it was is then what there is.
+    let _ = setrlimit(Resource::Nofile, raised);
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(wanted);
+    let connections = files.min(wanted).saturating_sub(OTHER_FILES);
+    usize::try_from(connections).unwrap_or(usize::MAX)
+}
+
 fn settings(config: &Config, wireguard_key: &Zeroizing<[u8; 32]>, capacity: u32) -> Settings {
     let public = PublicKey::from(&StaticSecret::from(**wireguard_key));
     Settings {
@@ -265,8 +324,7 @@ fn settings(config: &Config, wireguard_key: &Zeroizing<[u8; 32]>, capacity: u32)
             std::net::IpAddr::V6(address) => Some((address, pool.prefix)),
             std::net::IpAddr::V4(_) => None,
         }),
-        // The control channel is not served yet, and whoever listens on its port is none of ours (SPEC §12).
-        control_port: None,
+        control_port: Some(config.control.port.get()),
         mtu: MTU,
         keepalive: KEEPALIVE,
         dns: None,

@@ -70,6 +70,7 @@ impl Town {
             known_tags: None,
             late: BTreeMap::new(),
             pending: Pending::default(),
+            calls: Calls::new(None),
             policy: watch,
             clock: ClockWatch {
                 trust: Trust::Always,

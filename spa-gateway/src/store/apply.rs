@@ -62,6 +62,11 @@ pub(super) fn apply(db: &Connection, seal: &Seal, change: &Change) -> Result<(),
             "UPDATE session SET resources = ?2, not_after = ?3 WHERE id = ?1",
             params![session.as_bytes(), names_text(resources), time(*not_after)],
         ),
+        Change::SessionRenewed { session, not_after } => run(
+            db,
+            "UPDATE session SET not_after = ?2 WHERE id = ?1",
+            params![session.as_bytes(), time(*not_after)],
+        ),
         Change::SessionEnded { session, resting } => {
             run(
                 db,
@@ -108,6 +113,11 @@ pub(super) fn apply(db: &Connection, seal: &Seal, change: &Change) -> Result<(),
                 params![credential.as_bytes()],
             )
         }
+        Change::ProofReplaced { credential, proof } => run(
+            db,
+            "UPDATE credential SET proof = ?2 WHERE id = ?1",
+            params![credential.as_bytes(), proof.as_bytes()],
+        ),
         Change::CredentialConfirmed { credential } => run(
             db,
             "UPDATE credential SET confirmed = 1 WHERE id = ?1",

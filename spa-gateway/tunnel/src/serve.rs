@@ -100,7 +100,7 @@ async fn first_key(
                 errno: libc::EINVAL,
             },
             // Without a key there is no peer yet.
-            Received::Request(Request::Remove(_)) => Answer::Done,
+            Received::Request(Request::Remove(_) | Request::Psk(..)) => Answer::Done,
             Received::Request(Request::Read(_) | Request::List) => Answer::End,
         };
         requests.answer(answer).await?;
@@ -140,6 +140,7 @@ async fn perform(wireguard: &Wireguard, request: Request<'_>) -> Reply {
             spa_failpoint::reach("tunnel", "after", "remove-peer");
             vec![done(removed, What::Peer)]
         }
+        Request::Psk(key, psk) => vec![done(wireguard.set_psk(&key, &psk).await, What::Peer)],
         Request::Read(key) => {
             let found = wireguard
                 .peers()

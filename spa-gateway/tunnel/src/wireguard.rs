@@ -11,7 +11,7 @@ use gotatun::device::configure::PeerStats;
 use gotatun::device::{Device, DeviceBuilder, Error, Peer as Wanted};
 use gotatun::x25519::{PublicKey, StaticSecret};
 use ipnetwork::IpNetwork;
-use spa_wireguard::{KEY_LEN, Peer, PeerState};
+use spa_wireguard::{KEY_LEN, Peer, PeerState, Psk};
 use tokio::time::timeout;
 
 use crate::device::{Port, Tun};
@@ -77,6 +77,21 @@ impl Wireguard {
             self.device.force_handshake(&PublicKey::from(*key)),
         )
         .await;
+    }
+
+    /// Gives a peer that is there another preshared key; its session lives on until the next handshake.
+    pub async fn set_psk(&self, key: &[u8; KEY_LEN], psk: &Psk) -> io::Result<()> {
+        let key = PublicKey::from(*key);
+        let psk = *psk.expose();
+        self.device
+            .write(async |device| {
+                device
+                    .modify_peer(&key, |peer| peer.set_preshared_key(Some(psk)))
+                    .await
+            })
+            .await
+            .map(drop)
+            .map_err(as_io)
     }
 
     /// Removes a peer, there or not.

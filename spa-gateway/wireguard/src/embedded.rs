@@ -81,6 +81,11 @@ impl Tunnel {
         }))
     }
 
+    /// Gives a peer that is there another preshared key for its next handshake.
+    pub fn set_psk(&mut self, key: &[u8; KEY_LEN], psk: &Psk) -> Result<(), WireguardError> {
+        self.perform(&Request::Psk(*key, Psk::from(*psk.expose())))
+    }
+
     /// Removes a peer, there or not.
     pub fn remove_peer(&mut self, key: &[u8; KEY_LEN]) -> Result<(), WireguardError> {
         self.perform(&Request::Remove(*key))

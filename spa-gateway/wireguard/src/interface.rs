@@ -9,7 +9,7 @@ use crate::embedded::Tunnel;
 use crate::kernel::Wireguard;
 use crate::link::{Adoption, Links};
 use crate::message::MAX_ALLOWED;
-use crate::plan::{Backend, BackendChoice, KEY_LEN, Peer, PeerState, Plan};
+use crate::plan::{Backend, BackendChoice, KEY_LEN, Peer, PeerState, Plan, Psk};
 use crate::{WireguardError, link};
 
 /// How often [`Interface::wait_handshake`] looks; neither backend announces a handshake.
@@ -130,6 +130,18 @@ impl Interface {
         match &mut self.engine {
             Engine::Kernel(wireguard) => wireguard.put_peer(peer),
             Engine::Embedded(tunnel) => tunnel.put_peer(peer),
+        }
+    }
+
+    /// Gives a peer that is there another preshared key. It lives on: endpoint, networks and session stay, and the
+    /// next handshake takes the new key. One that is not there is left so.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or the end of `spa-tunnel`.
+    pub fn set_psk(&mut self, key: &[u8; KEY_LEN], psk: &Psk) -> Result<(), WireguardError> {
+        match &mut self.engine {
+            Engine::Kernel(wireguard) => wireguard.set_psk(key, psk),
+            Engine::Embedded(tunnel) => tunnel.set_psk(key, psk),
         }
     }
 

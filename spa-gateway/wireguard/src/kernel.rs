@@ -20,7 +20,7 @@ use zeroize::Zeroize;
 use crate::WireguardError;
 use crate::link::failed;
 use crate::netlink::{Carried, Netlink};
-use crate::plan::{KEY_LEN, Peer, PeerState};
+use crate::plan::{KEY_LEN, Peer, PeerState, Psk};
 
 /// A kernel WireGuard interface, spoken to over a socket of its own.
 #[derive(Debug)]
@@ -114,6 +114,19 @@ impl Wireguard {
         self.set(
             "adding a peer",
             WireguardAttribute::Peers(vec![removal(&peer.key), WireguardPeer(attributes)]),
+        )
+    }
+
+    /// Gives a peer that is there another preshared key for its next handshake.
+    pub fn set_psk(&mut self, key: &[u8; KEY_LEN], psk: &Psk) -> Result<(), WireguardError> {
+        let attributes = vec![
+            WireguardPeerAttribute::PublicKey(*key),
+            WireguardPeerAttribute::Flags(WireguardPeerFlags::UpdateOnly),
+            WireguardPeerAttribute::PresharedKey(*psk.expose()),
+        ];
+        self.set(
+            "setting a preshared key",
+            WireguardAttribute::Peers(vec![WireguardPeer(attributes)]),
         )
     }
 

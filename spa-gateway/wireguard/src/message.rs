@@ -40,6 +40,8 @@ pub enum Request<'a> {
     Key(Zeroizing<[u8; KEY_LEN]>),
     /// Add or replace a peer.
     Put(Peer<'a>),
+    /// Give a peer that is there another preshared key for its next handshake.
+    Psk([u8; KEY_LEN], Psk),
     /// Remove a peer, there or not.
     Remove([u8; KEY_LEN]),
     /// Tell about one peer: [`Answer::Peer`], or [`Answer::End`] if it is not there.
@@ -150,6 +152,11 @@ impl<'a> Request<'a> {
                 to.put(key);
             }
             Self::List => to.put(&[6]),
+            Self::Psk(key, psk) => {
+                to.put(&[7]);
+                to.put(key);
+                to.put(psk.expose());
+            }
         }
         Ok(bytes)
     }
@@ -188,6 +195,7 @@ impl<'a> Request<'a> {
             4 => Self::Remove(from.take()?),
             5 => Self::Read(from.take()?),
             6 => Self::List,
+            7 => Self::Psk(from.take()?, Psk::from(from.take::<KEY_LEN>()?)),
             _ => return None,
         };
         from.is_spent().then_some(request)
@@ -407,6 +415,7 @@ mod tests {
             Request::Put(peer(&allowed, "[fe80::1%7]:9".parse().ok())),
             Request::Put(peer(&[], "198.51.100.10:51820".parse().ok())),
             Request::Put(peer(&[], None)),
+            Request::Psk([4; KEY_LEN], [8; KEY_LEN].into()),
             Request::Remove([4; KEY_LEN]),
             Request::Read([5; KEY_LEN]),
             Request::List,

@@ -191,7 +191,9 @@ impl World {
                 EffectKind::Order(_)
                 | EffectKind::Observe { .. }
                 | EffectKind::CountFlows
-                | EffectKind::Audit(_) => {}
+                | EffectKind::Audit(_)
+                | EffectKind::Answer { .. }
+                | EffectKind::Event { .. } => {}
                 EffectKind::Reply(reply) => replies.push(*reply.bytes),
             }
             self.gateway

@@ -65,6 +65,23 @@ impl Gateway {
         length: Duration,
         now: Now,
     ) -> Result<Accepted<WallTime>, AdminRefusal> {
+        let row = self.approval(id, by, length, now)?;
+        let until = row.until;
+        let record = self.add(Change::Approved(row.clone()), Addition::Approved(row));
+        Ok(Accepted {
+            value: until,
+            record,
+        })
+    }
+
+    /// Gives the approval of a request that waits, if this person may give it.
+    pub(crate) fn approval(
+        &self,
+        id: u32,
+        by: &Name,
+        length: Duration,
+        now: Now,
+    ) -> Result<ApprovalRow, AdminRefusal> {
         let request = self
             .exceptions
             .waiting(id)
@@ -72,19 +89,13 @@ impl Gateway {
         if !self.may_approve(request, by) {
             return Err(AdminRefusal::MayNotApprove(by.clone()));
         }
-        let until = self.exception_until(length, now)?;
-        let row = ApprovalRow {
+        Ok(ApprovalRow {
             id,
             person: request.person.clone(),
             resource: request.resource.clone(),
             rule: request.rule.clone(),
             by: by.clone(),
-            until,
-        };
-        let record = self.add(Change::Approved(row.clone()), Addition::Approved(row));
-        Ok(Accepted {
-            value: until,
-            record,
+            until: self.exception_until(length, now)?,
         })
     }
 
@@ -130,6 +141,9 @@ impl Gateway {
         now: Now,
     ) -> Vec<Change> {
         let asked = self.exceptions.wait(person, &resource, rule, now.wall);
+        if let Some((request, _)) = &asked {
+            self.tell_approvers(request);
+        }
         self.audit_exception(
             (person.clone(), resource),
             AuditKind::ApprovalAsked,
@@ -215,7 +229,7 @@ impl Gateway {
         Ok(now.wall.saturating_add(length))
     }
 
-    fn may_approve(&self, request: &Waiting, by: &Name) -> bool {
+    pub(crate) fn may_approve(&self, request: &Waiting, by: &Name) -> bool {
         let rule = self
             .policy
             .rules()

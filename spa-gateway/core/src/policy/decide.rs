@@ -114,6 +114,12 @@ impl Policy {
         }
     }
 
+    /// Gives the risk of a request; `None` if it is not known.
+    pub(crate) fn risk(&self, request: &Request<'_>) -> Option<u16> {
+        let resource = self.resources.get(request.resource)?;
+        self.weighing(request, resource).total()
+    }
+
     pub(super) fn weighing<'a>(&self, request: &Request<'a>, resource: &Resource) -> Weighing<'a> {
         Weighing {
             weights: self.weights,

@@ -55,8 +55,10 @@ pub(crate) use flows::{Tunnel, flows_of};
 pub use held::{Clause, Held, Keyword};
 pub use posture::{Check, Comparison, OnPlatform, Requirement, Scope, Wanted};
 pub use question::Question;
+pub(crate) use report::facts_of_posture;
 pub use report::{MAX_REPORT, facts_of_report};
 pub use request::{Approval, Grant, Request};
+pub(crate) use risk::look_again;
 pub use risk::{HourSeen, NetworkSeen, RiskInput, RiskLimit, RiskPart, Signals, Weights};
 pub use rule::{Conditions, DEFAULT_PRIORITY, Effect, Factors, MAX_PRIORITY, Network, Rule, Who};
 pub use suite::{Case, CaseResult, Expect};
@@ -116,6 +118,17 @@ pub struct Defaults {
     pub idle: Option<Duration>,
     /// `factors`: what must have been proven. Without it, what SPEC §10 asks of everybody: the device.
     pub factors: Factors,
+    /// `pq`: whether anything flows before the rekey of SPEC §12 is done.
+    pub quantum: Quantum,
+}
+
+/// Whether a session must be safe from a later quantum computer before anything flows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Quantum {
+    /// It is rekeyed while it is used already.
+    Optional,
+    /// Only the control channel is open until it is rekeyed.
+    Required,
 }
 
 /// Something that can be reached.
@@ -287,6 +300,7 @@ impl Defaults {
         length: DEFAULT_LENGTH,
         idle: None,
         factors: Factors::DEVICE,
+        quantum: Quantum::Optional,
     };
 }
 

@@ -3,7 +3,10 @@
 //! Invariant: what is no well-formed map of plain values counts as no posture at all. Bytes from outside:
 //! no indexing, and no allocation that they can choose the size of.
 
+use core::time::Duration;
+
 use spa_proto::WallTime;
+use spa_proto::channel::{FactValue, MAX_FACTS, Posture};
 
 use super::fact::{Fact, FactSource, Facts, Field, Platform, Shape, Value, Version};
 
@@ -46,6 +49,33 @@ pub fn facts_of_report(report: &[u8], at: WallTime) -> Option<Facts> {
         }
     }
     reader.rest.is_empty().then_some(facts)
+}
+
+/// Reads a report of the control channel (SPEC §12), by the same rules. `None`: it has too many facts.
+pub(crate) fn facts_of_posture(posture: &Posture, now: WallTime) -> Option<Facts> {
+    if posture.facts.len() > MAX_FACTS {
+        return None;
+    }
+    let mut facts = Facts::default();
+    for (name, fact) in &posture.facts {
+        let item = match &fact.value {
+            FactValue::Bool(value) => Item::Bool(*value),
+            FactValue::Number(value) => Item::Number((*value).into()),
+            FactValue::Text(value) => Item::Text(value),
+        };
+        let value = Field::named(name).and_then(|field| Some((field, value_of(field, &item)?)));
+        if let Some((field, value)) = value {
+            let age = Duration::from_secs(fact.age_s.into());
+            let fact = Fact {
+                value,
+                // Whatever it claims: its owner can lie.
+                source: FactSource::SelfReported,
+                at: now.saturating_sub(age),
+            };
+            facts.put(field, fact);
+        }
+    }
+    Some(facts)
 }
 
 fn value_of(field: Field, item: &Item<'_>) -> Option<Value> {

@@ -50,6 +50,19 @@ impl Weights {
     };
 }
 
+/// From how many points on a live session is held against policy how often, seconds; the highest first.
+const LOOK_AGAIN: [(u16, u64); 3] = [(75, 60), (50, 180), (25, 300)];
+/// How often one of little risk is, seconds.
+const LOOK_AGAIN_AT_REST: u64 = 600;
+
+/// Gives how soon a live session of this risk is held against policy again. A risk that is not known counts as the
+/// highest.
+pub(crate) fn look_again(risk: Option<u16>) -> Duration {
+    let risk = risk.unwrap_or(u16::MAX);
+    let step = LOOK_AGAIN.iter().find(|(points, _)| risk >= *points);
+    Duration::from_secs(step.map_or(LOOK_AGAIN_AT_REST, |(_, seconds)| *seconds))
+}
+
 /// What was seen of a knock, to be weighed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Signals {

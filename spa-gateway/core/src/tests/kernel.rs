@@ -14,6 +14,10 @@ use crate::{AuditKind, Moment, Now, PeerState};
 #[derive(Default)]
 pub struct Kernel {
     pub peers: BTreeMap<[u8; 32], PeerState>,
+    /// When each peer shook hands last.
+    pub shaken: BTreeMap<[u8; 32], Moment>,
+    /// Of each peer that has one of a rekey.
+    pub psks: BTreeMap<[u8; 32], [u8; 32]>,
     pub doors: BTreeMap<Door, Moment>,
     pub flows: BTreeMap<Flow, Moment>,
     pub packets: BTreeMap<Flow, u64>,
@@ -32,6 +36,8 @@ pub enum Did {
     RemovePeer,
     Forget,
     Reply,
+    Answer,
+    Psk,
     Audit(AuditKind),
 }
 
@@ -66,6 +72,20 @@ impl Kernel {
         self.flows(now).into_iter().map(of).collect()
     }
 
+    /// A peer as it is seen now.
+    pub fn state(&self, wg_key: &[u8; 32], now: Now) -> Option<PeerState> {
+        let state = *self.peers.get(wg_key)?;
+        let shaken = self
+            .shaken
+            .get(wg_key)
+            .filter(|_| state.handshake_age_ms.is_some());
+        let age = shaken.map(|at| now.mono.as_millis() - at.as_millis());
+        Some(PeerState {
+            handshake_age_ms: age.or(state.handshake_age_ms),
+            ..state
+        })
+    }
+
     pub fn door_until(&self, door: Door) -> Option<Moment> {
         self.doors.get(&door).copied()
     }
@@ -89,6 +109,11 @@ impl Kernel {
                 };
                 self.peers.insert(*key, fresh);
                 Did::Peer
+            }
+            Order::Psk { key, psk } => {
+                assert!(self.peers.contains_key(key));
+                self.psks.insert(*key, *psk.expose());
+                Did::Psk
             }
             Order::RemovePeer { key } => {
                 self.peers.remove(key);

@@ -1,6 +1,7 @@
 //! The gateway in virtual time: one world of a store, a kernel and devices, and a sentence for each promise.
 
 mod bounds;
+mod channel;
 mod clocks;
 mod device;
 mod doors;

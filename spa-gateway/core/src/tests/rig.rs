@@ -9,7 +9,8 @@ use core::time::Duration;
 use spa_order::{Door, Order};
 use spa_proto::{
     Ask, DefaultRoute, Op, OpenAsk, Outcome, ReplyPayload, ReplySecrets, ResourceId, SecondFactor,
-    SessionReply, WallTime, Wanted,
+    SessionId, SessionReply, WallTime, Wanted, WgPsk,
+    channel::{Event, Fact, FactValue, Posture},
 };
 
 use super::device::wg_key;
@@ -17,9 +18,9 @@ pub use super::device::{Device, Sent, store_of};
 pub use super::kernel::{Did, Kernel};
 use crate::person::Totp;
 use crate::{
-    AuditKind, AuditRecord, ClockTrust, Datagram, Effect, EffectFailure, EffectKind, Entropy,
-    Gateway, Moment, Name, Now, PeerState, Policy, PresentPeer, Purpose, Refusal, Reply, Settings,
-    Snapshot, TotpRow,
+    AuditKind, AuditRecord, Call, CallAnswer, CallId, CallRefusal, Caller, ClockTrust, Datagram,
+    Effect, EffectFailure, EffectKind, Entropy, Gateway, Moment, Name, Now, PeerState, Policy,
+    PresentPeer, Purpose, Refusal, Reply, Settings, Snapshot, TotpRow,
 };
 
 pub const KNOCKED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 51820);
@@ -53,6 +54,10 @@ pub struct Rig {
     pub did: Vec<Did>,
     pub replies: Vec<Reply>,
     pub audits: Vec<AuditRecord>,
+    pub answers: Vec<(CallId, Result<CallAnswer, CallRefusal>)>,
+    pub events: Vec<(SessionId, Event)>,
+    /// The preshared key of the session opened last.
+    pub last_psk: Option<WgPsk>,
     pub entropy: Counting,
 }
 /// Random bytes that count up, so that every run is the same.
@@ -92,6 +97,9 @@ impl Rig {
             did: Vec::new(),
             replies: Vec::new(),
             audits: Vec::new(),
+            answers: Vec::new(),
+            events: Vec::new(),
+            last_psk: None,
             entropy: Counting::default(),
         };
         rig.run();
@@ -155,7 +163,7 @@ impl Rig {
                 Ok(())
             }
             EffectKind::Observe { wg_key } => {
-                let state = self.kernel.peers.get(&wg_key).copied();
+                let state = self.kernel.state(&wg_key, self.now);
                 self.gateway.handle_peer(wg_key, state, self.now);
                 return;
             }
@@ -169,6 +177,15 @@ impl Rig {
                 self.replies.push(reply);
                 return;
             }
+            EffectKind::Answer { call, answer } => {
+                self.did.push(Did::Answer);
+                self.answers.push((call, answer));
+                return;
+            }
+            EffectKind::Event { session, event } => {
+                self.events.push((session, event));
+                return;
+            }
             EffectKind::Audit(audit) => {
                 self.did.push(Did::Audit(audit.kind));
                 self.audits.push(audit);
@@ -176,6 +193,48 @@ impl Rig {
             }
         };
         self.gateway.handle_performed(effect.id, outcome, self.now);
+    }
+
+    /// A device calls from inside its tunnel; gives the answer.
+    pub fn call(&mut self, device: &Device, call: Call) -> Result<CallAnswer, CallRefusal> {
+        let (id, key) = device.session.as_ref().expect("a session");
+        let bearer = spa_proto::control_bearer(key);
+        let tunnel = self.tunnel_of(*id);
+        self.call_from(tunnel, bearer.as_bytes(), call)
+    }
+
+    /// Somebody calls from an address with a bearer.
+    pub fn call_from(
+        &mut self,
+        source: IpAddr,
+        bearer: &[u8],
+        call: Call,
+    ) -> Result<CallAnswer, CallRefusal> {
+        let id = CallId(self.answers.len() as u64);
+        let caller = Caller { source, bearer };
+        self.gateway
+            .handle_call(id, caller, call, self.now, &mut self.entropy);
+        self.run();
+        let (answered, answer) = self.answers.last().expect("an answer").clone();
+        assert_eq!((answered, self.answers.len() as u64), (id, id.0 + 1));
+        answer
+    }
+
+    /// The tunnel address a session has, or had.
+    pub fn tunnel_of(&self, id: SessionId) -> IpAddr {
+        let view = self.gateway.sessions().find(|view| view.id == id);
+        view.and_then(|view| view.tunnel4)
+            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4)
+    }
+
+    /// What the person of a device was told, oldest first.
+    pub fn told(&self, device: &Device) -> Vec<&Event> {
+        let id = device.session_id();
+        self.events
+            .iter()
+            .filter(|(of, _)| *of == id)
+            .map(|(_, event)| event)
+            .collect()
     }
 
     /// Lets time pass, doing what falls due.
@@ -238,6 +297,7 @@ impl Rig {
         let (payload, secrets) = self.send(&sent, device.source)?;
         if let (Outcome::Session(session), Op::Open) = (&payload.outcome, sent.pending.op()) {
             device.session = Some((session.id, secrets.k_sess));
+            self.last_psk = Some(secrets.wg_psk);
         }
         Some(payload.outcome)
     }
@@ -308,6 +368,7 @@ impl Rig {
             rx: peer.rx + 148,
             tx: peer.tx + 92,
         };
+        self.kernel.shaken.insert(device.wg_key, self.now.mono);
         self.pass(Duration::from_millis(100));
         true
     }
@@ -322,6 +383,19 @@ impl Rig {
             .filter(|audit| audit.kind == kind)
             .collect()
     }
+}
+
+/// A report that says whether the firewall is on.
+pub fn firewall(on: bool) -> Call {
+    report("firewall", FactValue::Bool(on))
+}
+
+/// A report of one fact.
+pub fn report(name: &str, value: FactValue) -> Call {
+    let fact = Fact { value, age_s: 0 };
+    Call::Posture(Posture {
+        facts: [(name.into(), fact)].into(),
+    })
 }
 
 pub fn settings() -> Settings {

@@ -14,7 +14,7 @@ use crate::policy::risk::Weights;
 use crate::policy::rule::{Effect, Factors};
 use crate::policy::zone::Zone;
 use crate::policy::{
-    Defaults, MAX_GROUPS, MAX_MEMBERS, MAX_PORTS, MAX_RESOURCES, Mode, Policy, Resource,
+    Defaults, MAX_GROUPS, MAX_MEMBERS, MAX_PORTS, MAX_RESOURCES, Mode, Policy, Quantum, Resource,
 };
 
 /// The one version of the grammar.
@@ -81,7 +81,11 @@ impl File<'_> {
 
     fn defaults(&self, value: &Value<'_>) -> Result<Defaults, PolicyError> {
         let table = self.table(value)?;
-        self.known(table, &["for", "idle", "factors", "mode"], "[defaults]")?;
+        self.known(
+            table,
+            &["for", "idle", "factors", "mode", "pq"],
+            "[defaults]",
+        )?;
         let mut defaults = Defaults::BUILT_IN;
         if let Some(length) = table.get("for") {
             defaults.length = self.read(length, read::duration)?;
@@ -91,6 +95,9 @@ impl File<'_> {
         }
         if let Some(factors) = table.get("factors") {
             defaults.factors = self.factors(factors)?;
+        }
+        if let Some(quantum) = table.get("pq") {
+            defaults.quantum = self.read(quantum, quantum_of)?;
         }
         if let Some(mode) = table.get("mode")
             && self.read(mode, mode_of)? == Mode::Observe
@@ -190,6 +197,20 @@ impl File<'_> {
             mode: mode.transpose()?.unwrap_or(Mode::Enforce),
             sensitivity: sensitivity.transpose()?.unwrap_or(0),
         })
+    }
+}
+
+fn quantum_of(text: &str) -> Result<Quantum, Wrong> {
+    match text {
+        "optional" => Ok(Quantum::Optional),
+        "required" => Ok(Quantum::Required),
+        _ => Err((
+            format!(
+                "`{}` says nothing of quantum computers",
+                text.escape_debug()
+            ),
+            r#"write "optional" or "required""#.into(),
+        )),
     }
 }
 
