@@ -19,6 +19,8 @@ pub use value::{
     HostPort, Interface, Port, PortProtocol, Span, Subnet, Transport, UserRef, ValueError,
 };
 
+use spa_gateway_core::{OFTENEST_REPORT, RAREST_REPORT};
+
 use crate::files::{self, Wanted};
 
 /// Where the configuration is unless `--config` says otherwise.
@@ -31,6 +33,9 @@ const DOOR_BOUNDS: (Duration, Duration) = (Duration::from_secs(5), Duration::fro
 /// How long a session may be: a client accepts 24 h at most (SPEC §6).
 const LONGEST_BOUNDS: (Duration, Duration) =
     (Duration::from_secs(60), Duration::from_secs(24 * 3_600));
+
+/// How often a device may have to report (SPEC §12).
+const REPORT_BOUNDS: (Duration, Duration) = (OFTENEST_REPORT, RAREST_REPORT);
 
 /// The whole of `gateway.toml`.
 #[derive(Debug, Deserialize)]
@@ -170,12 +175,15 @@ impl Default for Session {
 pub struct Control {
     /// The TCP port of the control channel inside the tunnel.
     pub port: Port,
+    /// How often a device has to report what it is like, 1 s to 60 s.
+    pub report: Spanned<Span>,
 }
 
 impl Default for Control {
     fn default() -> Self {
         Self {
             port: Port::new(const { NonZeroU16::new(8_700).expect("not zero") }),
+            report: Spanned::new(0..0, Span(Duration::from_secs(60))),
         }
     }
 }
@@ -354,6 +362,7 @@ impl Config {
         check_interfaces(&self.knock.interfaces, &self.wireguard.interface)?;
         check_pools(&self.wireguard.addresses)?;
         check_span(&self.session.door, DOOR_BOUNDS, "door")?;
+        check_span(&self.control.report, REPORT_BOUNDS, "report")?;
         check_span(&self.session.longest, LONGEST_BOUNDS, "longest")
     }
 }

@@ -49,7 +49,7 @@ pub const MAX_BODY: usize = 4 * 1024;
 pub const MAX_HEAD: usize = 4 * 1024;
 /// The most facts of a report. More make it no report.
 pub const MAX_FACTS: usize = 64;
-/// How often a report is due, seconds.
+/// How often a report is due at the least, seconds. The gateway may want it more often: `next_s`.
 pub const REPORT_EVERY: u32 = 60;
 
 /// An empty object: `{}`.

@@ -9,6 +9,9 @@ use spa_tests::wire;
 
 use crate::fixture::{REACHED, REFUSED, with_ana};
 
+/// The control channel's port.
+const CONTROL: u16 = 8700;
+
 /// One knock for wiki opens wiki; the database on the same machine, and the one elsewhere, stay closed.
 #[test]
 fn a_knock_for_wiki_reaches_wiki_only() {
@@ -26,20 +29,20 @@ fn a_knock_for_wiki_reaches_wiki_only() {
 #[test]
 fn the_gateways_own_ports_are_closed() {
     let (place, mut ana) = with_ana();
-    // 8700 is the control channel's, which nobody serves yet: whoever listens there is none of ours.
-    let own = [22, 8700].map(|port| {
-        (
-            port,
-            serve::web(&place.town.gateway, endpoint("::", port)).unwrap(),
-        )
-    });
+    let own = serve::web(&place.town.gateway, endpoint("::", 22)).unwrap();
     ana.knock(&["wiki"]).unwrap().success().unwrap();
-    for (port, service) in &own {
-        for target in ["10.200.0.1", GATEWAY, "10.0.5.1"] {
-            assert_closed(&ana, target, *port);
-        }
-        assert_eq!(service.accepted(), 0);
+    for target in ["10.200.0.1", GATEWAY, "10.0.5.1"] {
+        assert_closed(&ana, target, 22);
     }
+    assert_eq!(own.accepted(), 0);
+    // The control channel's port is open on the tunnel address only.
+    for target in [GATEWAY, "10.0.5.1"] {
+        assert_closed(&ana, target, CONTROL);
+    }
+    let control = endpoint("10.200.0.1", CONTROL);
+    serve::connect(ana.space(), control, REACHED).unwrap();
+    assert!(serve::connect(&place.town.lan, control, REFUSED).is_err());
+    assert!(serve::connect(&place.town.gateway, control, REFUSED).is_err());
 }
 
 /// The neighbour behind the same NAT, whose packets come from the same address, gets past nothing.

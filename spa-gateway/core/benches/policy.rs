@@ -163,6 +163,7 @@ fn gateway(sessions: u16, policy: Policy) -> Gateway {
         tunnel4: Some(([10, 200, 0, 1].into(), 16)),
         tunnel6: None,
         control_port: Some(8700),
+        report_every: std::time::Duration::from_secs(60),
         mtu: 1280,
         keepalive: 25,
         dns: None,

@@ -137,6 +137,7 @@ impl EndReason {
             Self::Locked => "locked",
             Self::PolicyWithdrawn => "policy",
             Self::Posture => "posture",
+            Self::Idle => "idle",
             Self::PostureMissing => "posture-missing",
             Self::NoHandshake | Self::PeerGone | Self::OpeningFailed | Self::LostInRestart => {
                 "failed"

@@ -116,7 +116,9 @@ pub use peer::{LATE, LOOK_AT_LATE, LOOK_WHILE_LIVE, LOOK_WHILE_WAITING, PeerStat
 pub use policy::{Policy, PolicyError};
 pub use pool::{MAX_POOL, REST};
 pub use refusal::{Counters, Refusal};
-pub use settings::{LONGEST_DOOR, LONGEST_SESSION, SHORTEST_DOOR, Settings};
+pub use settings::{
+    LONGEST_DOOR, LONGEST_SESSION, OFTENEST_REPORT, RAREST_REPORT, SHORTEST_DOOR, Settings,
+};
 pub use snapshot::{
     CredentialRow, HabitRow, KeyKind, KeyRow, KnockKeyRow, PersonKind, PersonRow, RestingRow,
     SessionRow, Snapshot, Standing, TotpRow,

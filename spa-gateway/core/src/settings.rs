@@ -7,6 +7,10 @@ use core::time::Duration;
 pub const SHORTEST_DOOR: Duration = Duration::from_secs(5);
 /// The longest time a door may wait for the first handshake (SPEC §11).
 pub const LONGEST_DOOR: Duration = Duration::from_secs(30);
+/// The most often a device may have to report what it is like.
+pub const OFTENEST_REPORT: Duration = Duration::from_secs(1);
+/// The least often (SPEC §12): three that are missed have to show within minutes.
+pub const RAREST_REPORT: Duration = Duration::from_secs(60);
 /// The longest session a client accepts (SPEC §6).
 pub const LONGEST_SESSION: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -23,6 +27,8 @@ pub struct Settings {
     pub tunnel6: Option<(Ipv6Addr, u8)>,
     /// The TCP port of the control channel inside the tunnel; `None` while nobody serves it: then no session reaches it.
     pub control_port: Option<u16>,
+    /// How often a device has to report what it is like, inside the tunnel.
+    pub report_every: Duration,
     /// The MTU the client gives its tunnel.
     pub mtu: u16,
     /// The persistent keepalive the client uses, seconds; 0 is off.
@@ -44,6 +50,7 @@ impl Settings {
     pub(crate) fn bounded(mut self) -> Self {
         self.door = self.door.clamp(SHORTEST_DOOR, LONGEST_DOOR);
         self.longest = self.longest.min(LONGEST_SESSION);
+        self.report_every = self.report_every.clamp(OFTENEST_REPORT, RAREST_REPORT);
         self.totp_digits = self.totp_digits.clamp(6, 8);
         self
     }

@@ -325,6 +325,7 @@ fn settings(config: &Config, wireguard_key: &Zeroizing<[u8; 32]>, capacity: u32)
             std::net::IpAddr::V4(_) => None,
         }),
         control_port: Some(config.control.port.get()),
+        report_every: config.control.report.get_ref().0,
         mtu: MTU,
         keepalive: KEEPALIVE,
         dns: None,

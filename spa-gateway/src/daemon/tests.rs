@@ -167,6 +167,7 @@ fn settings() -> Settings {
         tunnel4: Some(([10, 200, 0, 1].into(), 16)),
         tunnel6: None,
         control_port: Some(8_700),
+        report_every: std::time::Duration::from_secs(60),
         mtu: 1_420,
         keepalive: 25,
         dns: None,

@@ -459,7 +459,7 @@ mod tests {
                 "{at}"
             );
         }
-        for kind in [0, 7, 255] {
+        for kind in [0, 8, 255] {
             let mut unknown = good.clone();
             if let Some(byte) = unknown.first_mut() {
                 *byte = kind;

@@ -32,6 +32,7 @@ pub fn settings(state: &Case<'_>) -> Checked<Settings> {
         tunnel4: Some((Ipv4Addr::new(10, 200, 0, 1), 16)),
         tunnel6: None,
         control_port: Some(8700),
+        report_every: Duration::from_secs(60),
         mtu: 1280,
         keepalive: 25,
         dns: None,

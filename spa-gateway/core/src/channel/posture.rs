@@ -4,7 +4,7 @@ use alloc::string::ToString;
 use core::time::Duration;
 
 use spa_proto::SessionId;
-use spa_proto::channel::{Event, Posture, PostureRequired, PostureTaken, REPORT_EVERY};
+use spa_proto::channel::{Event, Posture, PostureRequired, PostureTaken};
 
 use super::CallRefusal;
 use crate::agenda::Timer;
@@ -17,8 +17,6 @@ pub const MISSED_REPORTS: u32 = 3;
 /// How much later than due a report may come, for a busy machine and a slow network. Three that are missed so end
 /// within the 5 s of SPEC §12.
 const GRACE: Duration = Duration::from_secs(4);
-const EVERY: Duration = Duration::from_secs(REPORT_EVERY as u64);
-
 impl Gateway {
     /// Takes a report in and holds the session against it.
     pub(super) fn take_report(
@@ -37,7 +35,7 @@ impl Gateway {
         self.await_report(id, now);
         self.review(id, now);
         Ok(PostureTaken {
-            next_s: REPORT_EVERY,
+            next_s: u32::try_from(self.settings.report_every.as_secs()).unwrap_or(u32::MAX),
             resources: self
                 .resources_of(id)
                 .iter()
@@ -49,7 +47,9 @@ impl Gateway {
     /// Begins to wait for the next report of a session.
     pub(crate) fn await_report(&mut self, id: SessionId, now: Now) {
         if self.settings.control_port.is_some() {
-            let at = now.mono.after(EVERY + GRACE);
+            let at = now
+                .mono
+                .after(self.settings.report_every.saturating_add(GRACE));
             self.agenda.set(Timer::Report(id), at);
         }
     }
@@ -71,7 +71,8 @@ impl Gateway {
             self.tell_event(id, Event::PostureRequired(event));
         }
         if missed < MISSED_REPORTS {
-            self.agenda.set(Timer::Report(id), now.mono.after(EVERY));
+            let next = now.mono.after(self.settings.report_every);
+            self.agenda.set(Timer::Report(id), next);
             return;
         }
         if let Some(credential) = self.credentials.get_mut(&credential) {

@@ -405,6 +405,7 @@ pub fn settings() -> Settings {
         tunnel4: Some((Ipv4Addr::new(10, 200, 0, 1), 24)),
         tunnel6: Some(("fd5a:1::1".parse().expect("an address"), 64)),
         control_port: Some(8700),
+        report_every: Duration::from_secs(60),
         mtu: 1280,
         keepalive: 25,
         dns: None,
