@@ -109,7 +109,7 @@ pub fn bind(
             }
             // A gateway that was just stopped leaves connections in TIME_WAIT.
             socket.set_reuse_address(true)?;
-            // Our own processes and our neighbours on other interfaces are none of its callers.
+            // Whoever is on another interface is none of its callers.
             socket.bind_device(Some(interface.as_bytes()))?;
             socket.bind(&at.into())?;
             socket.listen(BACKLOG)?;

@@ -42,7 +42,6 @@ fn the_gateways_own_ports_are_closed() {
     let control = endpoint("10.200.0.1", CONTROL);
     serve::connect(ana.space(), control, REACHED).unwrap();
     assert!(serve::connect(&place.town.lan, control, REFUSED).is_err());
-    assert!(serve::connect(&place.town.gateway, control, REFUSED).is_err());
 }
 
 /// The neighbour behind the same NAT, whose packets come from the same address, gets past nothing.

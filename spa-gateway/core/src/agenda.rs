@@ -28,6 +28,8 @@ pub(crate) enum Timer {
     Report(SessionId),
     /// A peer is to be looked at.
     Observe(SessionId),
+    /// What a closing left for a moment later is closed.
+    LastWord(ClosingId),
     /// A closing that failed is tried again.
     Retry(ClosingId),
 }

@@ -47,6 +47,7 @@ impl Gateway {
                 Timer::Warning(session) => self.warn(session, now),
                 Timer::Report(session) => self.report_missed(session, now),
                 Timer::Observe(session) => self.look(session, now),
+                Timer::LastWord(closing) => self.close_the_rest(closing, now),
                 Timer::Retry(closing) => self.advance_closing(closing, now),
             }
         }

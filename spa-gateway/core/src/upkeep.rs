@@ -22,6 +22,8 @@ pub(crate) struct Upkeep {
     /// A handshake after a rekey was seen, so all that flows since is safe from a later quantum computer.
     pub(crate) quantum_safe: bool,
     pub(crate) rekeys: Bucket,
+    /// It called, so somebody is there to be told things.
+    pub(crate) speaks: bool,
 }
 
 /// How far the last rekey has come.
@@ -44,6 +46,7 @@ impl Upkeep {
             rekey: Rekeyed::Not,
             quantum_safe: false,
             rekeys: Bucket::full(&REKEYS, now),
+            speaks: false,
         }
     }
 

@@ -165,6 +165,9 @@ impl Gateway {
         now: Now,
         entropy: &mut dyn Entropy,
     ) -> Result<Option<CallAnswer>, CallRefusal> {
+        if let Some(session) = self.sessions.of_mut(session) {
+            session.upkeep.speaks = true;
+        }
         match call {
             Call::Grants => Ok(self
                 .grants_of(session, now)

@@ -12,7 +12,7 @@ use spa_proto::{ProofSecret, RekeyAsk, control_bearer};
 
 use super::rig::{Device, Did, Rig, firewall, report};
 use crate::policy::look_again;
-use crate::{AuditKind, Call, CallAnswer, CallRefusal, Policy, Selector};
+use crate::{AuditKind, Call, CallAnswer, CallRefusal, LAST_WORD, Policy, Selector};
 
 const BASE: &str = r#"
     [group]
@@ -142,7 +142,12 @@ fn close_is_on_disk_then_answered_then_closed() {
     assert_eq!(rig.call(&bo, Call::Close), Ok(CallAnswer::Done));
     let order = [Did::Record, Did::Answer, Did::CloseDoor, Did::CloseFlow];
     assert!(rig.did.starts_with(&order), "{:?}", rig.did);
+    // Nothing passes any more, and the answer still gets to the client.
+    assert!(ports(&rig).is_empty() && rig.kernel.doors(rig.now).is_empty());
+    assert_eq!(rig.kernel.peers.len(), 1);
+    rig.pass(LAST_WORD);
     assert!(rig.kernel.is_empty(rig.now));
+    assert_eq!(rig.audited(AuditKind::SessionEnded).len(), 1);
     let ended = rig.told(&bo).pop().expect("told").clone();
     assert!(matches!(ended, Event::Ended(ended) if ended.reason == "closed"));
 }
@@ -305,6 +310,8 @@ fn a_session_is_renewed_to_the_limit_and_not_beyond() {
     rig.pass(left - Duration::from_secs(1));
     assert_eq!(rig.kernel.peers.len(), 1);
     rig.pass_secs(1);
+    assert!(ports(&rig).is_empty());
+    rig.pass(LAST_WORD);
     assert!(rig.kernel.is_empty(rig.now));
 }
 
