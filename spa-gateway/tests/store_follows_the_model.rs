@@ -213,6 +213,14 @@ fn story() -> Vec<Change> {
             resources: vec![name("wiki")],
             not_after: at(5),
         },
+        Change::SessionRenewed {
+            session: SessionId::from_bytes([3; 8]),
+            not_after: at(7),
+        },
+        Change::ProofReplaced {
+            credential: ONE,
+            proof: ProofPublic::from_bytes([12; 32]),
+        },
         Change::FailuresCounted {
             credential: ONE,
             in_a_row: 100,

@@ -53,6 +53,11 @@ impl Kernel {
                     },
                 );
             }
+            Order::Psk { key, psk } => {
+                if let Some(peer) = self.peers.get_mut(key) {
+                    peer.psk = *psk.expose();
+                }
+            }
             Order::RemovePeer { key } => {
                 self.peers.remove(key);
             }

@@ -159,6 +159,7 @@ pub(crate) fn settings() -> Settings {
         tunnel4: Some((Ipv4Addr::new(10, 200, 0, 1), 28)),
         tunnel6: Some(("fd5a:1::1".parse().expect("an address"), 64)),
         control_port: Some(8_700),
+        report_every: Duration::from_secs(60),
         mtu: 1_280,
         keepalive: 25,
         dns: None,
