@@ -1,5 +1,6 @@
 # make demo   the whole story on real packets, about a minute after the build
 # make test   everything that proves it: unit, vectors, end to end, lints
+# make test-vm   the same end to end on the kernel's own WireGuard, in a virtual machine; needs qemu
 # make bench  what it costs and how long it takes, beside fwknop and wireguard-go; QUICK=1 in under five minutes
 # make sim    ten thousand runs of gateways, clients and a bad network on a virtual clock; RUNS=n SEED=n
 # make fuzz   every fuzz target for FOR=60s each, or TARGET=name alone
@@ -14,7 +15,7 @@ SYSTEMD_UNITS ?= /etc/systemd/system
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 PROGRAMS = spa spa-gateway spa-admin spa-enforcer spa-tunnel
 
-.PHONY: help demo test bench sim fuzz setup build unit vectors e2e tree fmt clippy release install uninstall clean
+.PHONY: help demo test test-vm bench sim fuzz setup build unit vectors e2e tree fmt clippy release install uninstall clean
 
 help:
 	@sed -n 's/^# //p' Makefile; echo "also: build unit vectors e2e tree fmt clippy release install uninstall clean"
@@ -25,6 +26,9 @@ demo: build
 # One profile for everything, so that nothing is built twice.
 test: setup
 	@tests/tools/test.sh
+
+test-vm: setup
+	@FILTER="$(FILTER)" tests/vm/test.sh
 
 bench: setup
 	@QUICK="$(QUICK)" SECTIONS="$(SECTIONS)" tests/tools/bench.sh

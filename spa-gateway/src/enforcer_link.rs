@@ -179,6 +179,22 @@ pub fn close(config: &Config) -> Result<ExitStatus, LinkError> {
         .map_err(|source| LinkError::Run { file, source })
 }
 
+/// Has the enforcer say which chains of other firewalls are in the way, with the remedy; one line each. `None` if it cannot.
+#[must_use]
+pub fn look(config: &Config) -> Option<Vec<String>> {
+    let output = Command::new(find_executable()?)
+        .args(flags(config, &config.process.tunnel_user.to_string(), 1, 0))
+        .arg("--look")
+        .env_clear()
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()
+        .filter(|output| output.status.success())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Some(text.lines().map(str::to_owned).collect())
+}
+
 /// The enforcer's limits as its command line.
 fn flags(config: &Config, tunnel_user: &str, capacity: u32, credentials: usize) -> Vec<OsString> {
     let mut flags: Vec<String> = Vec::new();

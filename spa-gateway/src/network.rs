@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
 use pnet::datalink;
-use serde_json::Value;
 
 /// One network interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -78,71 +77,68 @@ pub fn forwarding_off(v4: bool, v6: bool) -> Vec<&'static str> {
         .collect()
 }
 
-/// A base chain of somebody else that drops what no rule of it accepts.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ForeignChain {
-    /// `FAMILY TABLE CHAIN`, as nft takes it.
-    pub chain: String,
-    /// `input` or `forward`.
-    pub hook: String,
-}
-
-impl ForeignChain {
-    /// Says what it does to us and how to mend it.
-    #[must_use]
-    pub fn advice(&self, wireguard_interface: &str, wireguard_port: u16) -> String {
-        let rules = match self.hook.as_str() {
-            "input" => format!(
-                "`nft insert rule {chain} udp dport {wireguard_port} accept` and `nft insert rule {chain} iifname {wireguard_interface} accept`",
-                chain = self.chain
-            ),
-            _ => format!(
-                "`nft insert rule {chain} iifname {wireguard_interface} accept` and `nft insert rule {chain} oifname {wireguard_interface} accept`",
-                chain = self.chain
-            ),
-        };
-        format!(
-            "chain {} (hook {}) drops what it does not accept, and no table can accept for another: {rules} leave these packets to our own table",
-            self.chain, self.hook
-        )
-    }
-}
-
-/// Lists other people's base chains that would drop our packets; `None` if nobody can tell (no `nft`, no privilege).
+/// Names chains of the old iptables, which nf_tables does not show, that drop what they do not accept.
 #[must_use]
-pub fn foreign_chains() -> Option<Vec<ForeignChain>> {
-    let listed = Command::new("nft")
-        .args(["-j", "list", "chains"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    let listing: Value = serde_json::from_slice(&listed.stdout).ok()?;
-    Some(foreign_chains_in(&listing))
+pub fn legacy_chains(tunnel: &str, port: u16) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (names, program) in [
+        ("/proc/net/ip_tables_names", "iptables-legacy"),
+        ("/proc/net/ip6_tables_names", "ip6tables-legacy"),
+    ] {
+        // Asking loads the modules of a table that nobody uses.
+        let loaded = std::fs::read_to_string(names).unwrap_or_default();
+        if !loaded.lines().any(|name| name == "filter") {
+            continue;
+        }
+        let asked = Command::new(program)
+            .arg("-S")
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output();
+        match asked {
+            Ok(listed) => {
+                let text = String::from_utf8_lossy(&listed.stdout);
+                lines.extend(legacy_chains_in(&text, program, tunnel, port));
+            }
+            Err(_) => lines.push(format!(
+                "the kernel has rules of the old iptables, and no `{program}` is here to list them; if they drop what they do not accept, accept {tunnel} and UDP port {port} there"
+            )),
+        }
+    }
+    lines
 }
 
-fn foreign_chains_in(listing: &Value) -> Vec<ForeignChain> {
-    let objects = listing["nftables"].as_array();
-    objects
-        .into_iter()
-        .flatten()
-        .filter_map(|object| object.get("chain"))
-        .filter(|chain| !(chain["family"] == "inet" && chain["table"] == "spa"))
-        .filter(|chain| chain["policy"] == "drop")
-        .filter(|chain| {
-            ["ip", "ip6", "inet"]
-                .iter()
-                .any(|family| chain["family"] == *family)
+fn legacy_chains_in(listing: &str, program: &str, tunnel: &str, port: u16) -> Vec<String> {
+    let words: Vec<Vec<&str>> = listing
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    let is_end = |target: &str| target == "DROP" || target == "REJECT";
+    let drops = |chain: &str| {
+        words.iter().any(|line| match line[..] {
+            ["-P", named, "DROP"] => named == chain,
+            ["-A", named, "-j", target, ..] => named == chain && is_end(target),
+            _ => false,
         })
-        .filter_map(|chain| {
-            let hook = chain["hook"].as_str()?;
-            let text = |key: &str| chain[key].as_str().unwrap_or_default().to_owned();
-            ["input", "forward"].contains(&hook).then(|| ForeignChain {
-                chain: [text("family"), text("table"), text("name")].join(" "),
-                hook: hook.to_owned(),
-            })
-        })
-        .collect()
+    };
+    let names = |wanted: &str| words.iter().any(|line| line.contains(&wanted));
+    let mut lines = Vec::new();
+    let mut advise = |chain: &str, rules: [String; 2]| {
+        let [first, second] = rules.map(|rule| format!("`{program} -I {chain} {rule} -j ACCEPT`"));
+        lines.push(format!(
+            "chain {chain} of {program} drops what it does not accept, and no table can accept for another: {first} and {second} leave these packets to our own table"
+        ));
+    };
+    if drops("INPUT") && !names(&port.to_string()) {
+        advise(
+            "INPUT",
+            [format!("-p udp --dport {port}"), format!("-i {tunnel}")],
+        );
+    }
+    if drops("FORWARD") && !names(tunnel) {
+        advise("FORWARD", [format!("-i {tunnel}"), format!("-o {tunnel}")]);
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -158,26 +154,27 @@ mod tests {
     }
 
     #[test]
-    fn only_foreign_chains_that_drop_are_named() {
-        let listing = serde_json::json!({"nftables": [
-            {"metainfo": {}},
-            {"chain": {"family": "inet", "table": "spa", "name": "input", "hook": "input", "policy": "drop"}},
-            {"chain": {"family": "inet", "table": "filter", "name": "forward", "hook": "forward", "policy": "drop"}},
-            {"chain": {"family": "ip", "table": "nat", "name": "post", "hook": "postrouting", "policy": "drop"}},
-            {"chain": {"family": "inet", "table": "filter", "name": "input", "hook": "input", "policy": "accept"}},
-            {"chain": {"family": "inet", "table": "filter", "name": "helper"}},
-        ]});
-        let found = foreign_chains_in(&listing);
-        let [chain] = &found[..] else {
-            panic!("one chain: {found:?}")
+    fn chains_of_the_old_iptables_are_named_until_they_are_mended() {
+        let found = |listing| legacy_chains_in(listing, "iptables-legacy", "spa0", 51820);
+        let open = "-P INPUT ACCEPT\n-P FORWARD ACCEPT\n-A INPUT -s 192.0.2.1/32 -j DROP\n";
+        assert_eq!(found(open), Vec::<String>::new());
+        let shut = "-P INPUT ACCEPT\n-P FORWARD DROP\n-A INPUT -i lo -j ACCEPT\n-A INPUT -j REJECT --reject-with icmp-port-unreachable\n";
+        let lines = found(shut);
+        let [input, forward] = &lines[..] else {
+            panic!("two chains: {lines:?}")
         };
-        assert_eq!(chain.chain, "inet filter forward");
-        let advice = chain.advice("spa0", 51820);
         assert!(
-            advice.contains("nft insert rule inet filter forward iifname spa0 accept"),
-            "{advice}"
+            input.contains("`iptables-legacy -I INPUT -p udp --dport 51820 -j ACCEPT`"),
+            "{input}"
         );
-        assert!(!advice.contains('\n'));
+        assert!(
+            forward.contains("`iptables-legacy -I FORWARD -o spa0 -j ACCEPT`"),
+            "{forward}"
+        );
+        let mended = format!(
+            "{shut}-A INPUT -p udp -m udp --dport 51820 -j ACCEPT\n-A FORWARD -i spa0 -j ACCEPT\n"
+        );
+        assert_eq!(found(&mended), Vec::<String>::new());
     }
 
     #[test]

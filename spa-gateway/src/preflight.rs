@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::accounts;
 use crate::clock;
 use crate::config::Config;
+use crate::enforcer_link;
 use crate::files::{self, Wanted};
 use crate::network;
 use crate::policy_file::PolicyFile;
@@ -99,12 +100,10 @@ pub fn policy(config: &Config) -> Option<String> {
 /// Names other people's chains that would drop our packets. At a start the enforcer does that.
 #[must_use]
 pub fn foreign_chains(config: &Config) -> Vec<String> {
-    let interface = config.wireguard.interface.get_ref().as_str();
-    let chains = network::foreign_chains().unwrap_or_default();
-    let advice = chains
-        .iter()
-        .map(|chain| chain.advice(interface, config.wireguard_port()));
-    advice.collect()
+    let mut lines = enforcer_link::look(config).unwrap_or_default();
+    let tunnel = config.wireguard.interface.get_ref().as_str();
+    lines.extend(network::legacy_chains(tunnel, config.wireguard_port()));
+    lines
 }
 
 /// Says so if we are not root.

@@ -1,6 +1,7 @@
 //! The outside as it is: IPv6, lost packets, addresses that run out.
 
 use spa_tests::gateway::Gateway;
+use spa_tests::net::Namespace;
 use spa_tests::packet::Packet;
 use spa_tests::person::{Person, invite};
 use spa_tests::topology::{GATEWAY6, Town};
@@ -27,6 +28,26 @@ fn over_ipv6_it_is_the_same() {
     assert_eq!(arriving.count(|packet| packet.source.is_ipv4()), 0);
     ana.run(&["close"]).unwrap().success().unwrap();
     place.assert_everything_closed();
+}
+
+/// Where the machine has WireGuard in its kernel, which `make test-vm` sees to, that is what is used, on both sides.
+#[test]
+fn the_kernels_wireguard_is_used_where_there_is_one() {
+    let (place, mut ana) = with_ana();
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    let backend = place.gateway.ask_json(&["status"]).unwrap()["wireguard"].clone();
+    let links = |space: &Namespace| space.output("ip", &["link", "show", "type", "wireguard"]);
+    let (gateway, client) = (
+        links(&place.town.gateway).unwrap(),
+        links(ana.space()).unwrap(),
+    );
+    let kernels = (gateway.contains("spa0"), !client.is_empty());
+    if std::env::var_os("SPA_TEST_BACKEND").is_some_and(|wanted| wanted == "kernel") {
+        assert_eq!((backend, kernels), ("kernel".into(), (true, true)));
+    } else if backend == "embedded" {
+        assert_eq!(kernels, (false, false), "{gateway}{client}");
+    }
+    place.assert_reaches_wiki(&ana);
 }
 
 /// When the first reply is lost the client's next packet gets another one, and the session works.

@@ -36,6 +36,8 @@ pub enum Task {
     Serve,
     /// To make the machine dark, and to end. Nothing needs to be there yet: no interface, no user, no daemon.
     Close,
+    /// To say what is in the way of a gateway, on standard output, and to end. Changes nothing.
+    Look,
 }
 
 /// One line: which flag, and what it takes.
@@ -83,8 +85,13 @@ impl Flags {
                 once(&mut given.masquerade, &flag, ())?;
                 continue;
             }
-            if flag == "--close" {
-                once(&mut given.close, &flag, ())?;
+            let task = match flag.as_str() {
+                "--close" => Some(Task::Close),
+                "--look" => Some(Task::Look),
+                _ => None,
+            };
+            if let Some(task) = task {
+                once(&mut given.task, &flag, task)?;
                 continue;
             }
             if !VALUED.contains(&flag.as_str()) {
@@ -128,7 +135,7 @@ struct Given {
     control_port: Option<u16>,
     keep_open: Vec<Port>,
     masquerade: Option<()>,
-    close: Option<()>,
+    task: Option<Task>,
     tunnel_user: Option<String>,
 }
 
@@ -255,7 +262,7 @@ impl Given {
             max_peers: required(self.max_peers, "--max-peers")?,
             credentials: required(self.credentials, "--credentials")?,
             tunnel_user: required(self.tunnel_user, "--tunnel-user")?,
-            task: self.close.map_or(Task::Serve, |()| Task::Close),
+            task: self.task.unwrap_or(Task::Serve),
         })
     }
 }

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
     let outcome = match flags.task {
         flags::Task::Serve => serve::serve(&flags),
         flags::Task::Close => serve::close(&flags),
+        flags::Task::Look => serve::look(&flags),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,7 +4,7 @@
 //! listens; then WireGuard; then privilege goes, and orders are taken until the daemon closes its end. The
 //! table stays behind: closed, its elements lapsing.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -136,6 +136,22 @@ pub fn close(flags: &Flags) -> Result<(), ServeError> {
         source,
     })?;
     Table::create_if_absent(netfilter, &flags.plan).map_err(ServeError::Table)
+}
+
+/// Says what is in the way, one line each.
+///
+/// # Errors
+/// See [`ServeError`].
+pub fn look(flags: &Flags) -> Result<(), ServeError> {
+    let kernel = |what| move |source| ServeError::Kernel { what, source };
+    privilege::check()?;
+    let mut netfilter = Link::netfilter().map_err(kernel("reach nf_tables"))?;
+    let foreign = warnings(&mut netfilter, &flags.plan).map_err(kernel("list the chains"))?;
+    let mut out = io::stdout();
+    for warning in foreign {
+        writeln!(out, "{warning}").map_err(kernel("say what is in the way"))?;
+    }
+    Ok(())
 }
 
 /// Makes the interface; if that fails, a table that was not there before goes again.

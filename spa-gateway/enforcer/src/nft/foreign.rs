@@ -1,7 +1,9 @@
 //! Base chains of other tables that may drop what ours lets pass, and how to mend that.
 //!
-//! An accept of ours ends our chain and no other. So every foreign base chain on `input` or `forward` that
-//! drops by default is looked at; one that has a rule accepting our port, or our interface, is silent.
+//! An accept of ours ends our chain and no other. So every foreign base chain on `input` or `forward` is looked at that
+//! drops by default, or has a rule that drops or rejects whatever comes to it; one whose table has a rule about our port, or
+//! our interface, is silent. A firewall that keeps its own files (ufw, firewalld, Docker) is mended in its own words: what
+//! `nft` puts into its table is gone at its next reload.
 
 use std::fmt;
 use std::io;
@@ -28,9 +30,16 @@ const NFTA_EXPR_NAME: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;
 const NFTA_CMP_DATA: u16 = 3;
 const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_DATA_VERDICT: u16 = 2;
+const NFTA_IMMEDIATE_DATA: u16 = 2;
+const NFTA_VERDICT_CODE: u16 = 1;
+const NFTA_TARGET_NAME: u16 = 1;
+const NFTA_MATCH_NAME: u16 = 1;
+const NFTA_MATCH_INFO: u16 = 3;
 const HOOK_INPUT: u32 = 1;
 const HOOK_FORWARD: u32 = 2;
 const POLICY_DROP: u32 = 0;
+const VERDICT_DROP: u32 = 0;
 /// Bytes of `struct nfgenmsg`: family, version, resource.
 const NFGEN_LEN: usize = 4;
 
@@ -41,6 +50,7 @@ pub struct Warning {
     table: String,
     chain: String,
     hook: Hook,
+    keeper: Keeper,
     plan: (u16, String),
 }
 
@@ -48,6 +58,15 @@ pub struct Warning {
 enum Hook {
     Input,
     Forward,
+}
+
+/// Who writes the rules of a table, which says how they are changed to stay changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Keeper {
+    Administrator,
+    Ufw,
+    Firewalld,
+    Docker,
 }
 
 impl fmt::Display for Warning {
@@ -58,23 +77,58 @@ impl fmt::Display for Warning {
             table,
             chain,
             hook,
+            keeper,
             plan: (port, tunnel),
         } = self;
+        let what = match hook {
+            Hook::Input => "WireGuard even where a door is open",
+            Hook::Forward => "granted flows",
+        };
+        write!(
+            f,
+            "chain {chain} of table {family} {table} drops what it does not accept and will drop {what}; mend it with "
+        )?;
         let rule = format!("nft insert rule {family} {table} {chain}");
-        match hook {
-            Hook::Input => write!(
+        match (keeper, hook) {
+            (Keeper::Ufw, Hook::Input) => {
+                write!(f, "`ufw allow {port}/udp` and `ufw allow in on {tunnel}`")
+            }
+            (Keeper::Ufw, Hook::Forward) => write!(
                 f,
-                "chain {chain} of table {family} {table} drops by default and will drop WireGuard even where \
-                 a door is open; mend it with `{rule} udp dport {port} accept` and `{rule} iifname {tunnel} \
-                 accept` (what has no door stays dropped by table inet spa)"
+                "`ufw route allow in on {tunnel}` and `ufw route allow out on {tunnel}`"
             ),
-            Hook::Forward => write!(
+            (Keeper::Firewalld, Hook::Input) => write!(
                 f,
-                "chain {chain} of table {family} {table} drops by default and will drop granted flows; mend it \
-                 with `{rule} iifname {tunnel} accept` and `{rule} oifname {tunnel} accept` (what was not \
-                 granted stays dropped by table inet spa)"
+                "`firewall-cmd --permanent --add-port={port}/udp`, `firewall-cmd --permanent --zone=trusted \
+                 --add-interface={tunnel}` and `firewall-cmd --reload`"
             ),
-        }
+            (Keeper::Firewalld, Hook::Forward) => write!(
+                f,
+                "`firewall-cmd --permanent --new-policy=spa`, `firewall-cmd --permanent --policy=spa \
+                 --set-target=ACCEPT --add-ingress-zone=trusted --add-egress-zone=ANY`, `firewall-cmd --permanent \
+                 --zone=trusted --add-interface={tunnel}` and `firewall-cmd --reload`"
+            ),
+            (Keeper::Docker, Hook::Forward) => write!(
+                f,
+                "`iptables -I DOCKER-USER -i {tunnel} -j ACCEPT` and `iptables -I DOCKER-USER -o {tunnel} -j ACCEPT`"
+            ),
+            (Keeper::Administrator, Hook::Forward) => {
+                write!(
+                    f,
+                    "`{rule} iifname {tunnel} accept` and `{rule} oifname {tunnel} accept`"
+                )
+            }
+            (Keeper::Administrator | Keeper::Docker, Hook::Input) => {
+                write!(
+                    f,
+                    "`{rule} udp dport {port} accept` and `{rule} iifname {tunnel} accept`"
+                )
+            }
+        }?;
+        f.write_str(match hook {
+            Hook::Input => " (what has no door stays dropped by table inet spa)",
+            Hook::Forward => " (what was not granted stays dropped by table inet spa)",
+        })
     }
 }
 
@@ -83,31 +137,96 @@ impl fmt::Display for Warning {
 /// # Errors
 /// The kernel's errno.
 pub fn warnings(link: &mut Link, plan: &Plan) -> io::Result<Vec<Warning>> {
-    let mut all = Vec::new();
+    let mut chains = Vec::new();
     link.ask(
         Request::new(NFT_MSG_GETCHAIN, REQUEST_ACK | DUMP, &[0; NFGEN_LEN]),
         |kind, payload| {
             if kind == NFT_MSG_NEWCHAIN {
-                all.extend(dropping(payload, plan));
+                chains.extend(chain_of(payload));
             }
         },
     )?;
-    let mut opened = Vec::new();
+    let mut rules = Vec::new();
     link.ask(
         Request::new(NFT_MSG_GETRULE, REQUEST_ACK | DUMP, &[0; NFGEN_LEN]),
         |kind, payload| {
             if kind == NFT_MSG_NEWRULE {
-                opened.extend(mending(payload, plan));
+                rules.extend(rule_of(payload, plan));
             }
         },
     )?;
-    all.retain(|warning| {
-        !opened.iter().any(|(family, table, chain, hook)| {
-            (*family, table, chain, *hook)
-                == (warning.family, &warning.table, &warning.chain, warning.hook)
+    Ok(in_the_way(&chains, &rules, plan))
+}
+
+/// A chain, as far as it matters.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Chain {
+    family: &'static str,
+    table: String,
+    name: String,
+    /// Its hook and whether it drops by default, if it is a base chain of ours to look at.
+    base: Option<(Hook, bool)>,
+}
+
+/// A rule, as far as it matters.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Rule {
+    family: &'static str,
+    table: String,
+    chain: String,
+    /// Drops or rejects whatever comes to it.
+    is_end: bool,
+    /// Names our port.
+    about_port: bool,
+    /// Names our interface.
+    about_tunnel: bool,
+}
+
+fn in_the_way(chains: &[Chain], rules: &[Rule], plan: &Plan) -> Vec<Warning> {
+    let mut found = Vec::new();
+    for chain in chains {
+        let Some((hook, drops)) = chain.base else {
+            continue;
+        };
+        let of_table = || {
+            let same = |rule: &&Rule| rule.family == chain.family && rule.table == chain.table;
+            rules.iter().filter(same)
+        };
+        let ends = of_table().any(|rule| rule.chain == chain.name && rule.is_end);
+        let mended = of_table().any(|rule| match hook {
+            Hook::Input => rule.about_port,
+            Hook::Forward => rule.about_tunnel,
+        });
+        let is_ours = chain.family == "inet" && chain.table == "spa";
+        if (drops || ends) && !mended && !is_ours {
+            found.push(Warning {
+                family: chain.family,
+                table: chain.table.clone(),
+                chain: chain.name.clone(),
+                hook,
+                keeper: keeper_of(chain, chains),
+                plan: (plan.wireguard_port, plan.tunnel.clone()),
+            });
+        }
+    }
+    found
+}
+
+fn keeper_of(chain: &Chain, chains: &[Chain]) -> Keeper {
+    let has = |wanted: &dyn Fn(&str) -> bool| {
+        chains.iter().any(|other| {
+            other.family == chain.family && other.table == chain.table && wanted(&other.name)
         })
-    });
-    Ok(all)
+    };
+    if chain.table == "firewalld" {
+        Keeper::Firewalld
+    } else if has(&|name| name.starts_with("ufw-") || name.starts_with("ufw6-")) {
+        Keeper::Ufw
+    } else if has(&|name| name == "DOCKER-USER") {
+        Keeper::Docker
+    } else {
+        Keeper::Administrator
+    }
 }
 
 /// The families whose chains see the packets ours sees.
@@ -120,57 +239,89 @@ fn family_name(payload: &[u8]) -> Option<&'static str> {
     }
 }
 
-fn dropping(payload: &[u8], plan: &Plan) -> Option<Warning> {
+fn chain_of(payload: &[u8]) -> Option<Chain> {
     let family = family_name(payload)?;
     let chain = payload.get(NFGEN_LEN..)?;
-    let hook = attribute(attribute(chain, NFTA_CHAIN_HOOK)?, NFTA_HOOK_HOOKNUM).and_then(be32)?;
-    let hook = match hook {
-        HOOK_INPUT => Hook::Input,
-        HOOK_FORWARD => Hook::Forward,
-        _ => return None,
+    let number = attribute(chain, NFTA_CHAIN_HOOK)
+        .and_then(|hook| attribute(hook, NFTA_HOOK_HOOKNUM))
+        .and_then(be32);
+    let hook = match number {
+        Some(HOOK_INPUT) => Some(Hook::Input),
+        Some(HOOK_FORWARD) => Some(Hook::Forward),
+        _ => None,
     };
-    let policy = attribute(chain, NFTA_CHAIN_POLICY).and_then(be32)?;
-    let table = string(attribute(chain, NFTA_CHAIN_TABLE)?);
-    let ours = family == "inet" && table == "spa";
-    (policy == POLICY_DROP && !ours).then_some(())?;
-    let chain = string(attribute(chain, NFTA_CHAIN_NAME)?);
-    let plan = (plan.wireguard_port, plan.tunnel.clone());
-    Some(Warning {
+    let policy = attribute(chain, NFTA_CHAIN_POLICY).and_then(be32);
+    Some(Chain {
         family,
-        table,
-        chain,
-        hook,
-        plan,
+        table: string(attribute(chain, NFTA_CHAIN_TABLE)?),
+        name: string(attribute(chain, NFTA_CHAIN_NAME)?),
+        base: hook.map(|hook| (hook, policy == Some(POLICY_DROP))),
     })
 }
 
-/// The chain a rule is in, and the hook it speaks for: it names our port (input) or our interface (forward).
-fn mending(payload: &[u8], plan: &Plan) -> Option<(&'static str, String, String, Hook)> {
+fn rule_of(payload: &[u8], plan: &Plan) -> Option<Rule> {
     let family = family_name(payload)?;
     let rule = payload.get(NFGEN_LEN..)?;
     let expressions = attribute(rule, NFTA_RULE_EXPRESSIONS)?;
-    let compared = |wanted: &[u8]| {
-        attributes(expressions).any(|(_, expression)| {
-            let data = attribute(expression, NFTA_EXPR_DATA).unwrap_or_default();
-            let value =
-                attribute(data, NFTA_CMP_DATA).and_then(|data| attribute(data, NFTA_DATA_VALUE));
-            let name = attribute(expression, NFTA_EXPR_NAME).map(string);
-            // An interface name is compared with or without the zeros behind it.
-            name.as_deref() == Some("cmp") && value.is_some_and(|value| value.starts_with(wanted))
-        })
-    };
-    let hook = if compared(&plan.wireguard_port.to_be_bytes()) {
-        Hook::Input
-    } else if compared(plan.tunnel.as_bytes()) {
-        Hook::Forward
-    } else {
-        return None;
-    };
-    let table = string(attribute(rule, NFTA_RULE_TABLE)?);
-    Some((
+    let port = plan.wireguard_port;
+    Some(Rule {
         family,
-        table,
-        string(attribute(rule, NFTA_RULE_CHAIN)?),
-        hook,
-    ))
+        table: string(attribute(rule, NFTA_RULE_TABLE)?),
+        chain: string(attribute(rule, NFTA_RULE_CHAIN)?),
+        is_end: is_end(expressions),
+        // An interface name is compared with or without the zeros behind it.
+        about_tunnel: compares(expressions, plan.tunnel.as_bytes()),
+        about_port: compares(expressions, &port.to_be_bytes()) || matches_port(expressions, port),
+    })
+}
+
+/// Each expression of a rule: its name and what it has.
+fn expressions_of(expressions: &[u8]) -> impl Iterator<Item = (String, &[u8])> {
+    attributes(expressions).filter_map(|(_, expression)| {
+        let name = attribute(expression, NFTA_EXPR_NAME).map(string)?;
+        let data = attribute(expression, NFTA_EXPR_DATA).unwrap_or_default();
+        Some((name, data))
+    })
+}
+
+/// Whether nothing that comes to the rule gets past it: it asks nothing, and drops or rejects.
+fn is_end(expressions: &[u8]) -> bool {
+    let mut ends = false;
+    for (name, data) in expressions_of(expressions) {
+        match name.as_str() {
+            // It looks on, or how often it does what follows is limited for a log only.
+            "counter" | "log" => {}
+            "reject" => ends = true,
+            "target" => {
+                let target = attribute(data, NFTA_TARGET_NAME).map(string);
+                ends |= target.is_some_and(|name| name == "REJECT" || name == "DROP");
+            }
+            "immediate" => {
+                let code = attribute(data, NFTA_IMMEDIATE_DATA)
+                    .and_then(|data| attribute(data, NFTA_DATA_VERDICT))
+                    .and_then(|verdict| attribute(verdict, NFTA_VERDICT_CODE))
+                    .and_then(be32);
+                ends |= code == Some(VERDICT_DROP);
+            }
+            _ => return false,
+        }
+    }
+    ends
+}
+
+fn compares(expressions: &[u8], wanted: &[u8]) -> bool {
+    expressions_of(expressions).any(|(name, data)| {
+        let value =
+            attribute(data, NFTA_CMP_DATA).and_then(|data| attribute(data, NFTA_DATA_VALUE));
+        name == "cmp" && value.is_some_and(|value| value.starts_with(wanted))
+    })
+}
+
+/// iptables asks for ports by its own match: `struct xt_udp`, source ports from and to, then destination ports.
+fn matches_port(expressions: &[u8], port: u16) -> bool {
+    expressions_of(expressions).any(|(name, data)| {
+        let is_udp = attribute(data, NFTA_MATCH_NAME).map(string).as_deref() == Some("udp");
+        let info = attribute(data, NFTA_MATCH_INFO).unwrap_or_default();
+        name == "match" && is_udp && info.get(4..6) == Some(&port.to_ne_bytes())
+    })
 }

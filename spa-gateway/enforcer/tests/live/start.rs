@@ -176,6 +176,64 @@ fn a_foreign_chain_in_the_way_is_named_until_it_is_mended() {
     assert_eq!(gateway.said(), "");
 }
 
+/// A chain that accepts by default and rejects at its end is in the way like one that drops, and who keeps the rules of a table
+/// is told in the words by which rules of theirs last.
+#[test]
+fn a_chain_that_ends_in_a_reject_is_named_in_its_keepers_words() {
+    if !root() {
+        return;
+    }
+    let accepts = "type filter hook input priority 10; policy accept;";
+    let forwards = "type filter hook forward priority 10; policy drop;";
+    for (table, ruleset, remedy, mended) in [
+        (
+            "inet firewalld",
+            format!(
+                "chain filter_INPUT {{ {accepts} iifname \"lo\" accept; counter reject with icmpx type admin-prohibited; }}"
+            ),
+            "firewall-cmd --permanent --add-port=51820/udp",
+            "chain filter_IN_public_allow { udp dport 51820 accept; }",
+        ),
+        (
+            "ip filter",
+            format!(
+                "chain ufw-user-forward {{ }}; chain FORWARD {{ {forwards} jump ufw-user-forward; }}"
+            ),
+            "ufw route allow in on spa0",
+            "chain ufw-user-forward { iifname \"spa0\" accept; }",
+        ),
+        (
+            "ip filter",
+            format!("chain DOCKER-USER {{ }}; chain FORWARD {{ {forwards} jump DOCKER-USER; }}"),
+            "iptables -I DOCKER-USER -i spa0 -j ACCEPT",
+            "chain DOCKER-USER { iifname \"spa0\" accept; }",
+        ),
+        (
+            "inet office",
+            format!("chain arriving {{ {accepts} tcp dport 22 accept; drop; }}"),
+            "nft insert rule inet office arriving udp dport 51820 accept",
+            "chain arriving { udp dport 51820 accept; }",
+        ),
+    ] {
+        let (namespace, client) = outside();
+        namespace.output("nft", &[&format!("table {table} {{ {ruleset}; }}")]);
+        let mut gateway = Gateway::start_in(namespace, client, "");
+        let warned = gateway.said();
+        assert_eq!(warned.lines().count(), 1, "{table}: {warned}");
+        assert!(warned.contains(remedy), "{warned}");
+        let (namespace, client) = gateway.into_namespaces();
+        namespace.output("nft", &[&format!("table {table} {{ {mended}; }}")]);
+        let mut gateway = Gateway::start_in(namespace, client, "");
+        assert_eq!(gateway.said(), "", "{table}");
+    }
+    // One that ends in nothing, or in a drop of something, is in nobody's way.
+    let (namespace, client) = outside();
+    let harmless =
+        format!("table inet office {{ chain arriving {{ {accepts} ip saddr 192.0.2.1 drop; }}; }}");
+    namespace.output("nft", &[&harmless]);
+    assert_eq!(Gateway::start_in(namespace, client, "").said(), "");
+}
+
 #[test]
 fn no_thread_keeps_more_privilege_than_it_needs() {
     if !root() {
