@@ -37,7 +37,7 @@ pub(crate) enum Confirmation {
 
 const NOTHING_ALLOWED: &str = "policy allows nothing of what was asked";
 const AWAITS_CONFIRMATION: &str = "an administrator has to confirm this device's four words first";
-const LOCKED: &str = "locked by an administrator";
+pub(crate) const LOCKED: &str = "locked by an administrator";
 
 /// The decisions about single resources, as they add up to a session.
 #[derive(Default)]
@@ -184,6 +184,7 @@ pub(crate) fn last_end(granted: &BTreeMap<Name, Allow>, end: WallTime) -> Option
         | EndsBy::Until
         | EndsBy::Grant
         | EndsBy::Approval
+        | EndsBy::Deny
         | EndsBy::Ceiling => allow.not_after.min(end),
     });
     ends.max()

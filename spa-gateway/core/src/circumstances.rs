@@ -101,15 +101,27 @@ impl Gateway {
     /// Gives the circumstances of a live session.
     pub(crate) fn circumstances_of(&self, id: SessionId, now: Now) -> Option<Circumstances<'_>> {
         let session = self.sessions.of(id)?;
+        self.circumstances_from(id, session.source.ip(), session.signals, now)
+    }
+
+    /// The same, were it held from this source, whose network weighs so much.
+    pub(crate) fn circumstances_from(
+        &self,
+        id: SessionId,
+        source: IpAddr,
+        signals: Option<Signals>,
+        now: Now,
+    ) -> Option<Circumstances<'_>> {
+        let session = self.sessions.of(id)?;
         let failures = self
             .credentials
             .get(&session.credential)
             .map_or(0, |credential| credential.failures);
-        let signals = session.signals.map(|at_opening| Signals {
+        let signals = signals.map(|at_opening| Signals {
             failures: failures.max(at_opening.failures),
             ..at_opening
         });
-        let found = self.circumstances(session.credential, session.source.ip(), signals, now)?;
+        let found = self.circumstances(session.credential, source, signals, now)?;
         Some(Circumstances {
             opened: Some(session.terms.opened),
             ceiling: session.terms.not_after,

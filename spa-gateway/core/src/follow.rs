@@ -1,10 +1,14 @@
 //! Knocks that follow upon a session: ROAM, CLOSE, and repeats of what was answered (SPEC §10, §13).
+//!
+//! Invariant: where a session is held from is a fact of policy. It changes only to where policy lets it.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::net::SocketAddr;
 
 use spa_proto::{Ask, Outcome, RefusedFor, Repeat, SessionId};
 
+use crate::allowance::LOCKED;
 use crate::answer::{Telling, door_of};
 use crate::audit::AuditKind;
 use crate::change::{Change, Record};
@@ -16,6 +20,7 @@ use crate::gateway::Gateway;
 use crate::guard::FreshKnock;
 use crate::marks::answered;
 use crate::plan::{OnFailure, Operation, Step};
+use crate::policy::Signals;
 use crate::refusal::Refusal;
 use crate::time::Now;
 
@@ -47,6 +52,9 @@ impl Gateway {
             return Err(Refusal::Malformed);
         };
         let marks = self.mark(knock, now);
+        if let Err(refused) = self.move_to(session, knock.fresh().arrival().source, now) {
+            return Err(self.refuse(knock.fresh(), refused, marks, now, entropy));
+        }
         let remember = answered(knock.fresh(), now, AnsweredWith::Roamed { session });
         let mut steps = VecDeque::from([Step::Record(Record {
             changes: marks.changes,
@@ -103,6 +111,10 @@ impl Gateway {
         match again {
             Again::Open(session, verdicts) => self.reopen(knock, session, verdicts, now, entropy),
             Again::Roam(session) => {
+                if let Err(refused) = self.move_to(session, knock.arrival().source, now) {
+                    self.reply_again(knock, refused.outcome(), now, entropy);
+                    return Err(Refusal::Policy);
+                }
                 let Moving { door, reply } =
                     self.moving(knock, session, Repeat::Again, now, entropy)?;
                 let steps = door.into_iter().chain(reply).collect();
@@ -135,7 +147,10 @@ impl Gateway {
     ) -> Result<(), Refusal> {
         let door = door_of(knock);
         let arrival = knock.arrival();
-        self.sessions.of_mut(id).ok_or(Refusal::NoSession)?.source = arrival.source;
+        if let Err(refused) = self.move_to(id, arrival.source, now) {
+            self.reply_again(knock, refused.outcome(), now, entropy);
+            return Err(Refusal::Policy);
+        }
         let session = self.sessions.of(id).ok_or(Refusal::NoSession)?;
         let telling = Telling {
             repeat: Repeat::Again,
@@ -167,6 +182,44 @@ impl Gateway {
         Ok(())
     }
 
+    /// Holds a session against policy as it stands where it goes to. Where it would have nothing, it does not
+    /// go, and stays as it is: a knock that somebody relays from such a place ends nothing.
+    fn move_to(&mut self, id: SessionId, to: SocketAddr, now: Now) -> Result<(), Refused> {
+        let refused = |reason| Refused {
+            why: RefusedFor::Policy,
+            verdicts: Verdicts::new(),
+            reason,
+        };
+        let Some(session) = self.sessions.of(id).filter(|of| of.source.ip() != to.ip()) else {
+            if let Some(session) = self.sessions.of_mut(id) {
+                session.source = to;
+            }
+            return Ok(());
+        };
+        let there = self.signals(session.credential, to.ip(), now);
+        let signals = session.signals.zip(there).map(|(here, there)| Signals {
+            network: there.network,
+            ..here
+        });
+        let on = self
+            .circumstances_from(id, to.ip(), signals, now)
+            .ok_or(refused("the device was removed"))?;
+        if on.locked {
+            return Err(refused(LOCKED));
+        }
+        let mut has = session.terms.resources.keys();
+        let some = |name| on.decide(name).allowed().is_some();
+        if has.len() != 0 && !has.any(some) {
+            return Err(refused("policy allows nothing from there"));
+        }
+        if let Some(session) = self.sessions.of_mut(id) {
+            session.source = to;
+            session.signals = signals;
+        }
+        self.review(id, now);
+        Ok(())
+    }
+
     /// Gives the steps by which a door moves: the new one opens before the old one closes.
     fn moving(
         &mut self,
@@ -178,7 +231,6 @@ impl Gateway {
     ) -> Result<Moving, Refusal> {
         let door = door_of(knock);
         let arrival = knock.arrival();
-        self.sessions.of_mut(id).ok_or(Refusal::NoSession)?.source = arrival.source;
         let session = self.sessions.of(id).ok_or(Refusal::NoSession)?;
         let telling = Telling {
             repeat,

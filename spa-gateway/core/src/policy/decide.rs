@@ -49,7 +49,7 @@ pub enum RuleState {
 }
 
 /// Hears nothing.
-struct Deaf;
+pub(super) struct Deaf;
 
 impl Watcher for Deaf {
     const HEARS_ALL: bool = false;
@@ -105,6 +105,7 @@ impl Policy {
             risk: self.weighing(request, resource).total(),
             source: request.source.map(|source| source.to_canonical()),
             standings: alloc::vec![Cell::new(None); self.postures.len()],
+            denied_from: Cell::new(NEVER),
         };
         match evaluation.decide(watcher) {
             Decision::Deny(deny) if evaluation.learns(&deny) => {
@@ -141,9 +142,11 @@ pub(super) struct Evaluation<'a> {
     /// The sum of the risk.
     pub(super) risk: Option<u16>,
     /// Where the knock came from, in IPv4 clothes where it can be.
-    source: Option<IpAddr>,
+    pub(super) source: Option<IpAddr>,
     /// What each posture requirement came to, once a rule asked for it.
     standings: Vec<Cell<Option<Standing>>>,
+    /// When the first of the denies that do not match yet will, by time alone.
+    denied_from: Cell<Ends>,
 }
 
 /// What the conditions of one rule came to.
@@ -159,9 +162,9 @@ struct Conditioned {
 
 /// The earliest end so far, and what makes it.
 #[derive(Clone, Copy)]
-struct Ends {
-    at: WallTime,
-    by: EndsBy,
+pub(super) struct Ends {
+    pub(super) at: WallTime,
+    pub(super) by: EndsBy,
 }
 
 /// The allows of one level that match, merged: the shortest, and every factor.
@@ -272,7 +275,14 @@ impl<'a> Evaluation<'a> {
                 rule: Some(rule.name.clone()),
                 failing: self.failing(rule),
             })),
-            (Effect::Deny, false) => None,
+            (Effect::Deny, false) => {
+                if let Some(begins) = self.begins(rule) {
+                    let mut first = self.denied_from.get();
+                    first.sooner(begins.at, begins.by);
+                    self.denied_from.set(first);
+                }
+                None
+            }
             (Effect::Allow, true) => {
                 merged.add(rule, &found, self.policy);
                 None
@@ -376,7 +386,7 @@ impl<'a> Evaluation<'a> {
     }
 
     /// Gives what a requirement came to. It is asked anew for a watcher, who wants its words.
-    fn standing<W: Watcher>(&self, at: usize, watcher: &mut W) -> Option<Standing> {
+    pub(super) fn standing<W: Watcher>(&self, at: usize, watcher: &mut W) -> Option<Standing> {
         let kept = self.standings.get(at)?;
         if let (Some(standing), false) = (kept.get(), W::LISTENS) {
             return Some(standing);
@@ -438,6 +448,8 @@ impl<'a> Evaluation<'a> {
             by: EndsBy::Length,
         };
         first.sooner(ends.at, ends.by);
+        let denied_from = self.denied_from.get();
+        first.sooner(denied_from.at, denied_from.by);
         if let Some(ceiling) = self.request.ceiling {
             first.sooner(ceiling, EndsBy::Ceiling);
         }

@@ -73,6 +73,8 @@ pub enum EndsBy {
     Grant,
     /// The approval ends.
     Approval,
+    /// A deny begins: its window opens.
+    Deny,
     /// The credential, the wish of the knock, or the gateway's longest session.
     Ceiling,
 }
@@ -205,6 +207,7 @@ impl EndsBy {
             Self::Posture => "age of posture",
             Self::Grant => "end of grant",
             Self::Approval => "end of approval",
+            Self::Deny => "start of a deny",
             Self::Ceiling => "ceiling",
         }
     }

@@ -10,9 +10,11 @@
 //! | why? | `trace.rs`, `words.rs`: the same run, written down |
 //! | is the file any good? | `check.rs`: errors, warnings, `[[test]]` |
 //! | what is asked, and answered? | `request.rs`, `decision.rs` |
+//! | when will a deny begin? | `begins.rs` |
 //! | conditions | `window.rs` `posture.rs` `risk.rs` |
 //! | which flows are that? | `flows.rs` |
 
+mod begins;
 mod check;
 mod conflict;
 mod decide;

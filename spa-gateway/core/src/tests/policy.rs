@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -415,4 +415,70 @@ fn explain_knows_what_the_gateway_knows() {
     assert!(!explain(&rig, Some(&device)));
     let stranger = Question::new(name("carol"), name("db"));
     assert!(rig.gateway.explain(&stranger, None, rig.now).is_err());
+}
+
+/// Knocks from elsewhere for the session it has; gives whether the session goes there.
+fn roams(rig: &mut Rig, bot: &mut Device, source: &str) -> bool {
+    bot.source = source.parse().expect("an address");
+    let roam = Ask::Roam(bot.session_id());
+    match rig.ask(bot, roam).expect("an answer") {
+        Outcome::Session(_) => true,
+        Outcome::Refused { .. } => false,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_session_that_roams_keeps_only_what_policy_gives_there() {
+    let mut bot = Device::of("bot", 7);
+    let home = bot.source;
+    let mut rig = rig(&bot, &db(&format!("from = [\"{}\"]", home.ip())));
+    live(&mut rig, &mut bot, &["wiki", "db"]);
+    assert!(roams(&mut rig, &mut bot, "203.0.113.50:41000"));
+    assert!(!has(&rig, DB) && has(&rig, WIKI));
+    assert_eq!(rig.kernel.doors(rig.now), [bot.door()]);
+    // Nor does it get back by going back.
+    assert!(roams(&mut rig, &mut bot, &home.to_string()));
+    assert!(!has(&rig, DB) && has(&rig, WIKI));
+}
+
+#[test]
+fn a_session_does_not_roam_to_where_it_would_have_nothing() {
+    let mut bot = Device::of("bot", 7);
+    let home = bot.source;
+    let mut rig = rig(&bot, RESOURCES);
+    live(&mut rig, &mut bot, &["wiki"]);
+    let lock = target("source:203.0.113.0/24");
+    rig.gateway
+        .lock(lock, None, String::new(), rig.now)
+        .expect("locked");
+    rig.run();
+    let doors = rig.kernel.doors(rig.now);
+    assert!(!roams(&mut rig, &mut bot, "203.0.113.50:41000"));
+    assert_eq!(rig.kernel.doors(rig.now), doors);
+    // Somebody who relays its knock from there has ended nothing.
+    assert!(has(&rig, WIKI));
+    assert!(roams(&mut rig, &mut bot, &home.to_string()));
+    let elsewhere = RESOURCES.replace(
+        "to = [\"wiki\"]",
+        &format!("to = [\"wiki\"]\nfrom = [\"{}\"]", home.ip()),
+    );
+    put(&mut rig, &elsewhere);
+    assert!(!roams(&mut rig, &mut bot, "192.0.2.50:41000"));
+    assert!(has(&rig, WIKI));
+}
+
+#[test]
+fn a_deny_whose_window_opens_ends_what_it_takes_on_the_second() {
+    // The world begins on Friday, 2027-01-15 08:00 UTC.
+    let mut bot = Device::of("bot", 7);
+    let deny =
+        "[[deny]]\nname = \"lunch\"\nwho = [\"bot\"]\nto = [\"db\"]\nwhen = \"12:00-13:00\"\n";
+    let mut rig = rig(&bot, &format!("{}{deny}", db("")));
+    live(&mut rig, &mut bot, &["wiki", "db"]);
+    let left = 12 * HOUR * 1000 - (rig.now.wall.as_millis() % (24 * HOUR * 1000));
+    rig.pass(Duration::from_millis(left - 1));
+    assert!(has(&rig, DB) && has(&rig, WIKI));
+    rig.pass(Duration::from_millis(1));
+    assert!(!has(&rig, DB) && has(&rig, WIKI));
 }
