@@ -30,7 +30,7 @@ pub enum PolicyFileError {
     #[error(transparent)]
     File(#[from] FileError),
     /// Its content.
-    #[error("{}:{}: {}; {}", path.display(), error.line, error.what, error.remedy)]
+    #[error("{}:{}:{}: {}; {}", path.display(), error.line, error.column, error.what, error.remedy)]
     Content {
         /// The file.
         path: PathBuf,
@@ -58,7 +58,11 @@ impl PolicyFile {
             file: path.to_owned(),
             source: source.into(),
         };
+        // A bare name is one in the working directory, whose path is empty.
         let beside = path.parent().unwrap_or(Path::new("/"));
+        let beside = Some(beside)
+            .filter(|beside| *beside != Path::new(""))
+            .unwrap_or(Path::new("."));
         let name = path
             .file_name()
             .ok_or_else(|| refused(rustix::io::Errno::ISDIR))?;
@@ -106,6 +110,9 @@ impl PolicyFile {
 
     fn refused(&self, source: std::io::Error) -> FileError {
         let file = self.path.clone();
+        if source.kind() == std::io::ErrorKind::InvalidData {
+            return FileError::NotText(file);
+        }
         if source.kind() == std::io::ErrorKind::NotFound {
             let remedy = "write one, `spa-admin policy check` looks at it";
             return FileError::Missing { file, remedy };
@@ -170,10 +177,33 @@ mod tests {
     }
 
     #[test]
+    fn a_bare_name_is_a_file_of_the_working_directory() {
+        let missing = PolicyFile::at(Path::new("no-such-policy.toml")).expect("a directory");
+        let missing = missing.read().expect_err("missing").to_string();
+        assert!(
+            missing.starts_with("no-such-policy.toml does not exist"),
+            "{missing}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_text_is_said_to_be_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("policy.toml");
+        create_new(&path, 0o640, b"\xff\xfe").expect("written");
+        let refusal = PolicyFile::at(&path).expect("a directory").read();
+        let refusal = refusal.expect_err("refused").to_string();
+        assert!(refusal.contains("is not UTF-8 text"), "{refusal}");
+    }
+
+    #[test]
     fn a_wrong_policy_names_file_and_line() {
         let refusal = parse("version = 1\n[groop]\n", Path::new("/etc/spa/policy.toml"));
         let refusal = refusal.expect_err("refused").to_string();
-        assert!(refusal.starts_with("/etc/spa/policy.toml:2: "), "{refusal}");
+        assert!(
+            refusal.starts_with("/etc/spa/policy.toml:2:2: "),
+            "{refusal}"
+        );
         assert!(!refusal.contains('\n'));
     }
 

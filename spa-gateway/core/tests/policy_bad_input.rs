@@ -325,6 +325,20 @@ fn every_mistake_has_its_place_and_its_remedy() {
 }
 
 #[test]
+fn a_file_without_a_key_is_not_put_into_force() {
+    for empty in ["", "\n \t\n", "# version = 1\n"] {
+        let report = check(empty, None);
+        assert!(!report.is_sound(), "{empty:?}");
+        let finding = report.findings[0].to_string();
+        assert!(
+            finding.starts_with("line 1, column 1: the file is empty; write"),
+            "{finding}"
+        );
+    }
+    assert!(check("version = 1\n", None).is_sound());
+}
+
+#[test]
 fn a_time_zone_is_checked() {
     let error = Policy::parse("timezone = \"Europe/Atlantis\"").expect_err("no such zone");
     assert!(error.to_string().contains("line 1, column 12"), "{error}");
@@ -333,11 +347,9 @@ fn a_time_zone_is_checked() {
 }
 
 #[test]
-fn an_empty_file_is_sound_and_denies_everything() {
+fn an_empty_file_denies_everything() {
     for text in ["", "\n\n", "# nothing\n", "version = 1\n"] {
-        let report = check(text, None);
-        assert!(report.is_sound());
-        let policy = report.policy.expect("a policy");
+        let policy = Policy::parse(text).expect("a policy");
         let (bo, db) = (name("bo"), name("db"));
         assert!(policy.decide(&Request::new(&bo, &db)).allowed().is_none());
     }

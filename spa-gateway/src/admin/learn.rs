@@ -36,7 +36,7 @@ impl Admin<'_> {
         let mut seen: Vec<Learned> = self.ask(&Request::Learned)?;
         seen.retain(|row| only.is_none_or(|only| row.resource == only));
         let mut edit = Edit::begin(&self.config.paths.policy)?;
-        let policy = policy_file::parse(edit.before(), &self.config.paths.policy)
+        let policy = policy_file::parse(edit.before()?, &self.config.paths.policy)
             .map_err(|error| error.to_string())?;
         let proposals = proposals(&policy, &seen);
         for proposal in &proposals {
@@ -51,7 +51,7 @@ impl Admin<'_> {
         let file = self.config.paths.policy.display().to_string();
         print!(
             "{}",
-            difference(edit.before(), &edit.checked()?, (&file, "proposed"))
+            difference(edit.before()?, &edit.checked()?, (&file, "proposed"))
         );
         Ok(())
     }

@@ -20,8 +20,8 @@ impl<'a> Edit<'a> {
     /// Reads the policy that is edited. One that is wrong must be mended by hand first.
     pub fn begin(file: &'a Path) -> Result<Self, Refusal> {
         let gate = Gate::enter(file)?;
-        policy_file::parse(gate.found(), file).map_err(|error| error.to_string())?;
-        let document = gate.found().parse().map_err(|_| {
+        policy_file::parse(gate.text()?, file).map_err(|error| error.to_string())?;
+        let document = gate.text()?.parse().map_err(|_| {
             format!(
                 "{} cannot be edited; see `spa-admin policy check`",
                 file.display()
@@ -201,8 +201,8 @@ impl<'a> Edit<'a> {
     }
 
     /// Gives what stands in the file.
-    pub fn before(&self) -> &str {
-        self.gate.found()
+    pub fn before(&self) -> Result<&str, Refusal> {
+        self.gate.text()
     }
 
     fn allows(&mut self) -> Result<&mut ArrayOfTables, Refusal> {

@@ -4,6 +4,7 @@
 //! meanwhile is somebody's work and is left alone.
 
 use std::fs::{File, OpenOptions};
+use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,7 +12,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::FlockOperation;
 use spa_gateway_core::policy::MAX_POLICY_BYTES;
 
-use crate::files::{self, Wanted};
+use crate::accounts;
+use crate::config::UserRef;
+use crate::files::{self, FileError, Wanted};
 use crate::policy_file;
 
 /// How long another administrator may take: a change is written and read within a second.
@@ -22,7 +25,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Gate<'a> {
     file: &'a Path,
-    found: String,
+    /// `None` where there is none.
+    found: Option<Vec<u8>>,
     /// Closing it unlocks; the kernel does that for a process that was killed, too.
     _lock: File,
 }
@@ -44,9 +48,26 @@ impl<'a> Gate<'a> {
         self.file
     }
 
-    /// Gives what stood in the file.
-    pub fn found(&self) -> &str {
-        &self.found
+    /// Says whether there is a file, and not this text in it.
+    pub fn found_other_than(&self, text: &str) -> bool {
+        let other = |found: &Vec<u8>| found != text.as_bytes();
+        self.found.as_ref().is_some_and(other)
+    }
+
+    /// Says whether this text stood in the file.
+    pub fn found_just(&self, text: &str) -> bool {
+        self.found.as_deref() == Some(text.as_bytes())
+    }
+
+    /// Gives what stood in the file, to be edited.
+    pub fn text(&self) -> Result<&str, String> {
+        let file = self.file.display();
+        let found = self.found.as_deref().ok_or_else(|| {
+            format!("{file} does not exist; `spa-admin policy rollback` puts a version of `spa-admin policy log` there")
+        })?;
+        std::str::from_utf8(found).map_err(|_| {
+            format!("{file} is not UTF-8 text; `spa-admin policy rollback SERIAL --over-edit` replaces it by a version of `spa-admin policy log`")
+        })
     }
 
     /// Writes a policy the gateway would accept.
@@ -58,22 +79,59 @@ impl<'a> Gate<'a> {
                 self.file.display()
             ));
         }
-        self.replace(text)
+        self.replace(text.as_bytes())
+    }
+
+    /// Makes the file anew where there is none, for the gateway to read; otherwise as [`write`](Self::write).
+    pub fn write_or_make(&self, text: &str, readers: &UserRef) -> Result<(), String> {
+        if self.found.is_some() {
+            return self.write(text);
+        }
+        policy_file::parse(text, self.file).map_err(|error| error.to_string())?;
+        let account = accounts::find(readers).map_err(|error| error.to_string())?;
+        let made = files::create_new(self.file, 0o640, text.as_bytes());
+        let made = made.map_err(|error| error.to_string())?;
+        rustix::fs::fchown(&made, None, Some(account.gid)).or_else(|error| {
+            self.put_back()?;
+            Err(format!(
+                "cannot give {} to the gateway's group: {error}; run this as root",
+                self.file.display()
+            ))
+        })
     }
 
     /// Writes what stood in the file before.
     pub fn put_back(&self) -> Result<(), String> {
-        self.replace(&self.found)
+        match &self.found {
+            Some(found) => self.replace(found),
+            None => std::fs::remove_file(self.file).map_err(|error| {
+                format!(
+                    "cannot remove {} again: {error}; remove it",
+                    self.file.display()
+                )
+            }),
+        }
     }
 
-    fn replace(&self, text: &str) -> Result<(), String> {
-        files::replace(self.file, text.as_bytes()).map_err(|error| error.to_string())
+    fn replace(&self, text: &[u8]) -> Result<(), String> {
+        files::replace(self.file, text).map_err(|error| error.to_string())
     }
 }
 
-fn read(file: &Path) -> Result<String, String> {
+/// Gives what stands in the file, be it text or not.
+fn read(file: &Path) -> Result<Option<Vec<u8>>, String> {
     let limit = u64::try_from(MAX_POLICY_BYTES).unwrap_or(u64::MAX);
-    files::read_text(file, Wanted::NotWritableByOthers, limit).map_err(|error| error.to_string())
+    let mut found = Vec::new();
+    let opened = match files::open(file, Wanted::NotWritableByOthers) {
+        Ok(opened) => opened,
+        Err(FileError::Missing { .. }) => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+    };
+    opened
+        .take(limit.saturating_add(1))
+        .read_to_end(&mut found)
+        .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    Ok(Some(found))
 }
 
 /// Locks a file beside the policy: the policy itself is replaced by each change.
@@ -133,9 +191,38 @@ mod tests {
         first.write("version = 1\n# mine\n").expect("written");
         drop(first);
         assert_eq!(
-            Gate::enter(&file).expect("free again").found(),
-            "version = 1\n# mine\n"
+            Gate::enter(&file).expect("free again").text(),
+            Ok("version = 1\n# mine\n")
         );
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_made_again_and_one_that_is_no_text_replaced() {
+        let (_dir, file) = policy();
+        // Nobody but root gives a file to others.
+        let us = match rustix::process::getuid().as_raw() {
+            0 => UserRef::Number(64_180),
+            uid => UserRef::Number(uid),
+        };
+        std::fs::remove_file(&file).expect("removed");
+        let gate = Gate::enter(&file).expect("entered");
+        let refusal = gate.text().expect_err("nothing to edit");
+        assert!(refusal.contains("policy rollback"), "{refusal}");
+        gate.write_or_make("version = 1\n", &us).expect("made");
+        let mode = std::fs::metadata(&file).expect("there").permissions();
+        assert_eq!(
+            std::os::unix::fs::PermissionsExt::mode(&mode) & 0o7777,
+            0o640
+        );
+        gate.put_back().expect("as it was");
+        assert!(!file.exists());
+        drop(gate);
+        files::create_new(&file, 0o640, b"\xff").expect("written");
+        let gate = Gate::enter(&file).expect("entered");
+        assert!(gate.text().is_err() && gate.found_other_than("version = 1\n"));
+        gate.write_or_make("version = 1\n", &us).expect("replaced");
+        gate.put_back().expect("as it was");
+        assert_eq!(std::fs::read(&file).expect("there"), b"\xff");
     }
 
     #[test]
@@ -155,7 +242,7 @@ mod tests {
         let gate = Gate::enter(&file).expect("entered");
         let refusal = gate.write("version = 1\n[groop]\n").expect_err("refused");
         assert!(
-            refusal.contains("policy.toml:2: ") && !refusal.contains('\n'),
+            refusal.contains("policy.toml:2:2: ") && !refusal.contains('\n'),
             "{refusal}"
         );
         gate.write("version = 1\n# other\n").expect("written");

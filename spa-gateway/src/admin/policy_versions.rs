@@ -88,17 +88,17 @@ impl Admin<'_> {
             self.client.ask(&Request::PolicyText { serial: None });
         // Where no policy is in force, what stands in the file is not kept anywhere either.
         let kept = match &in_force {
-            Ok(in_force) => in_force.text == gate.found(),
+            Ok(in_force) => gate.found_just(&in_force.text),
             Err(AskError::NotRunning(_)) => true,
             Err(AskError::Refused(_)) => false,
             Err(error) => return Err(error.to_string()),
         };
-        if !kept && gate.found() != text && !over_edit {
+        if !kept && gate.found_other_than(text) && !over_edit {
             return Err(format!(
                 "{file} was edited since the policy in force was read, and that edit would be lost; `spa-admin policy diff` shows it, `spa-admin policy reload` puts it into force first, --over-edit gives it up"
             ));
         }
-        if in_force.is_ok_and(|in_force| in_force.text == text) && gate.found() == text {
+        if in_force.is_ok_and(|in_force| in_force.text == text) && gate.found_just(text) {
             println!("this policy is in force already; nothing was changed");
             return Ok(());
         }
@@ -108,7 +108,7 @@ impl Admin<'_> {
                 text: text.to_owned(),
             })
             .unwrap_or_default();
-        gate.write(text)?;
+        gate.write_or_make(text, &self.config.process.user)?;
         if let Some(line) = self.read_again(&gate, why)? {
             println!("{line}");
         } else {
@@ -415,7 +415,7 @@ mod tests {
         let refusal = desk
             .apply("version = 1\n[group]\neng = 7\n", false)
             .expect_err("refused");
-        assert!(refusal.contains("new.toml:3: "), "{refusal}");
+        assert!(refusal.contains("new.toml:3:"), "{refusal}");
         assert_eq!(desk.file(), BEFORE);
         assert!(desk.reasons().is_empty());
     }

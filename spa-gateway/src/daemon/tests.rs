@@ -268,7 +268,7 @@ fn a_wrong_policy_leaves_the_one_before_in_force() {
     crate::files::replace(&town.paths.policy, b"[resorce]\n").expect("written");
     let line = town.reload("").expect_err("refused");
     assert!(
-        line.contains("policy.toml:1: ") && line.contains("stays in force"),
+        line.contains("policy.toml:1:") && line.contains("stays in force"),
         "{line}"
     );
     assert_eq!(town.daemon.gateway.policy().resources().count(), 1);

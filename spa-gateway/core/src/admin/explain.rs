@@ -1,6 +1,8 @@
 //! What would be decided, and why; and what a new policy would cut. Both ask, and change nothing.
 
 use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use spa_proto::{CredentialId, SessionId, WallTime};
@@ -9,8 +11,8 @@ use super::{AdminRefusal, DeviceRef};
 use crate::circumstances::Circumstances;
 use crate::gateway::Gateway;
 use crate::name::Name;
-use crate::policy::{Factors, Policy, Question, Request, RiskInput, Trace};
-use crate::snapshot::PersonKind;
+use crate::policy::{Factors, Policy, Question, Reason, Request, RiskInput, Trace};
+use crate::snapshot::{PersonKind, Standing};
 use crate::time::Now;
 
 /// What a live session would lose.
@@ -64,12 +66,46 @@ impl Gateway {
             self.circumstances(id, source, self.signals(id, source, at), at)
         });
         let facts = question.facts();
-        Ok(match on {
+        let trace = match on {
             Some(on) => on.ask(&question.resource, |request| {
                 self.policy
                     .explain(&overlay(request, question, facts.as_ref()))
             }),
             None => self.explain_from_anywhere(question, known),
+        };
+        Ok(match self.bar(&question.person, known, at.wall) {
+            Some((reason, remedy)) => trace.barred(reason, remedy),
+            None => trace,
+        })
+    }
+
+    /// Gives what keeps somebody out before policy is asked: a person or device that is not honoured, or whose
+    /// words nobody compared.
+    fn bar(
+        &self,
+        person: &Name,
+        device: Option<CredentialId>,
+        at: WallTime,
+    ) -> Option<(Reason, String)> {
+        let disabled = |standing| standing == Standing::Disabled;
+        if disabled(self.persons.get(person)?.standing) {
+            let remedy = format!("{person} is disabled: `spa-admin user enable {person}`");
+            return Some((Reason::Locked, remedy));
+        }
+        let credential = self.credentials.get(&device?)?;
+        let device = format!("{person}/{}", credential.label);
+        if disabled(credential.standing) {
+            let remedy = format!("{device} is revoked: `spa-admin device enable {device}`");
+            return Some((Reason::Locked, remedy));
+        }
+        if credential.has_expired(at) {
+            let remedy = format!("{device} has expired: `spa-admin invite {person}`");
+            return Some((Reason::Expired, remedy));
+        }
+        (!credential.confirmed).then(|| {
+            let remedy =
+                format!("nobody has compared the four words: `spa-admin device confirm {device}`");
+            (Reason::Approval, remedy)
         })
     }
 

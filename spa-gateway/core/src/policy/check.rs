@@ -69,6 +69,7 @@ pub fn check(text: &str, now: Option<WallTime>) -> Report {
         }
     };
     let mut findings = built_in_tests(&policy);
+    findings.extend(nothing_in(text));
     findings.extend(dead_rules(&policy, now));
     findings.extend(conflict::contradictions(&policy));
     findings.extend(wide(&policy));
@@ -98,6 +99,20 @@ impl Report {
     pub fn failed(&self) -> impl Iterator<Item = &CaseResult> {
         self.tests.iter().filter(|test| !test.passed)
     }
+}
+
+/// A file without a single key is one that lost its content: an editor that died, a disk that was full. Put
+/// into force it would end every session.
+fn nothing_in(text: &str) -> Option<Finding> {
+    let says_nothing = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
+    text.lines().all(says_nothing).then(|| Finding {
+        severity: Severity::Error,
+        line: 1,
+        column: 1,
+        what: "the file is empty".to_string(),
+        remedy: "write `version = 1` if nobody is to reach anything, or `spa-admin lock all` to keep the rules"
+            .to_string(),
+    })
 }
 
 /// What must be true of every policy: a stranger gets nothing, and nobody gets by without facts what

@@ -241,6 +241,21 @@ impl Policy {
     }
 }
 
+impl Trace {
+    /// Makes it a "no" for a reason beyond policy, which comes before all that policy says.
+    pub(crate) fn barred(mut self, reason: Reason, remedy: String) -> Self {
+        let deny = Deny {
+            reason,
+            rule: None,
+            failing: Vec::new(),
+        };
+        self.verdict = format!("DENY ({deny})");
+        self.decision = Decision::Deny(deny);
+        self.changes.insert(0, remedy);
+        self
+    }
+}
+
 fn about(clause: &Clause) -> &str {
     if clause.about.is_empty() {
         clause.keyword.as_str()

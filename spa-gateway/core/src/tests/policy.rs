@@ -482,3 +482,38 @@ fn a_deny_whose_window_opens_ends_what_it_takes_on_the_second() {
     rig.pass(Duration::from_millis(1));
     assert!(!has(&rig, DB) && has(&rig, WIKI));
 }
+
+#[test]
+fn explain_says_no_for_whom_no_knock_gets_anything() {
+    let bot = Device::of("bot", 7);
+    let mut rig = rig(&bot, RESOURCES);
+    let device = DeviceRef {
+        person: name("bot"),
+        label: "laptop".into(),
+    };
+    let wiki = Question::new(name("bot"), name("wiki"));
+    let why = |rig: &Rig| {
+        let trace = rig.gateway.explain(&wiki, Some(&device), rig.now);
+        let trace = trace.expect("it exists");
+        (trace.decision.allowed().is_some(), trace.changes)
+    };
+    assert!(why(&rig).0);
+    rig.gateway
+        .revoke_device(&device, rig.now)
+        .expect("revoked");
+    rig.run();
+    let (allowed, changes) = why(&rig);
+    assert!(
+        !allowed && changes[0].contains("device enable bot/"),
+        "{changes:?}"
+    );
+    rig.gateway
+        .disable_person(&name("bot"), rig.now)
+        .expect("disabled");
+    rig.run();
+    let (allowed, changes) = why(&rig);
+    assert!(
+        !allowed && changes[0].contains("user enable bot"),
+        "{changes:?}"
+    );
+}

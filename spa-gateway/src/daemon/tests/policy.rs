@@ -131,6 +131,6 @@ fn what_another_policy_would_cut_is_asked_with_a_sound_one() {
     };
     assert_eq!(ask(&mut town, WIKI), Ok(serde_json::json!([])));
     let refusal = ask(&mut town, "[resorce]\n").expect_err("refused");
-    assert!(refusal.contains("policy.toml:1: "), "{refusal}");
+    assert!(refusal.contains("policy.toml:1:"), "{refusal}");
     assert_eq!(town.daemon.gateway.policy().resources().count(), 0);
 }
