@@ -63,7 +63,7 @@ impl Loss {
     pub(crate) fn ended(resource: &Name, allow: &Allow) -> Self {
         let word = match allow.ends_by {
             EndsBy::Posture => "posture",
-            EndsBy::Window => "time-window",
+            EndsBy::Window | EndsBy::Deny => "time-window",
             EndsBy::Grant | EndsBy::Approval => "approval",
             EndsBy::Length | EndsBy::Until | EndsBy::Ceiling => "policy",
         };
