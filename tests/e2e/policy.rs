@@ -231,7 +231,8 @@ fn an_approval_lets_a_waiting_request_through() {
     place.assert_reaches_wiki(&ana);
 }
 
-fn with_policy(policy: &str) -> (Place, Person) {
+/// A town whose gateway has this policy, with ana enrolled.
+pub fn with_policy(policy: &str) -> (Place, Person) {
     assert_ne!(policy, POLICY, "the policy was changed");
     let town = Town::build().unwrap();
     let mut gateway = Gateway::init(&town).unwrap();
@@ -247,7 +248,7 @@ fn explained(place: &Place, resource: &str) -> serde_json::Value {
 }
 
 /// Replaces the policy of a running gateway, waits until it is in force, and gives when the gateway was told to read it.
-fn put_in_force(place: &mut Place, policy: &str) -> Instant {
+pub fn put_in_force(place: &mut Place, policy: &str) -> Instant {
     assert_ne!(policy, POLICY, "the policy was changed");
     place.gateway.write_policy(policy).unwrap();
     let daemon = place.gateway.daemon();

@@ -34,7 +34,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub(super) const ALIVE: Duration = Duration::from_secs(25);
 
 /// The bounds of what a gateway may make of the interval between reports.
-const REPORTS: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(300)];
+const REPORTS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
 
 /// More time is asked for from this long before the end on, or from half of a shorter session: before the first warning.
 const RENEW_BEFORE: Duration = Duration::from_secs(11 * 60);
@@ -279,8 +279,11 @@ impl Asker {
             let started = clock::boot();
             self.report(started);
             self.renew();
-            let took = clock::boot().saturating_sub(started);
-            match self.todo.recv_timeout(LOOK.max(took * SHARE)) {
+            let now = clock::boot();
+            let look = LOOK.max(now.saturating_sub(started) * SHARE);
+            // A gateway may want its reports more often than we would look.
+            let due = self.report_due.saturating_sub(now).max(REPORTS[0]);
+            match self.todo.recv_timeout(look.min(due)) {
                 Ok(Task::Report) => self.report_due = Duration::ZERO,
                 Ok(Task::Refresh) => {
                     if let Some(known) = self.known() {
@@ -359,7 +362,7 @@ impl Asker {
                 }
             }
             Err(ControlError::Silent(_)) => {
-                self.report_due = Duration::ZERO;
+                self.report_due = clock::boot() + AGAIN;
                 self.silence();
             }
             // It answers, and takes no report: asked again at its time.
