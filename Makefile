@@ -4,6 +4,8 @@
 # make bench  what it costs and how long it takes, beside fwknop and wireguard-go; QUICK=1 in under five minutes
 # make sim    ten thousand runs of gateways, clients and a bad network on a virtual clock; RUNS=n SEED=n
 # make fuzz   every fuzz target for FOR=60s each, or TARGET=name alone
+# make model  the formal model, where ProVerif is installed
+# make sbom   a bill of materials of each program, CycloneDX
 # All prepare a fresh Debian machine with Rust by themselves when run as root, and otherwise say what to install.
 
 SHELL := /bin/bash
@@ -15,7 +17,7 @@ SYSTEMD_UNITS ?= /etc/systemd/system
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 PROGRAMS = spa spa-gateway spa-admin spa-enforcer spa-tunnel
 
-.PHONY: help demo test test-vm bench sim fuzz setup build unit vectors e2e tree fmt clippy release install uninstall clean
+.PHONY: help demo test test-vm bench sim fuzz model sbom breaks setup build unit vectors e2e tree fmt clippy release install uninstall clean
 
 help:
 	@sed -n 's/^# //p' Makefile; echo "also: build unit vectors e2e tree fmt clippy release install uninstall clean"
@@ -38,6 +40,16 @@ sim:
 
 fuzz:
 	@FOR="$(or $(FOR),60s)" TARGET="$(if $(filter command line,$(origin TARGET)),$(TARGET))" tests/tools/fuzz.sh
+
+model:
+	@tests/tools/model.sh
+
+sbom:
+	@tests/tools/sbom.sh
+
+# Twelve promises broken on purpose, each to be noticed; some minutes for each.
+breaks:
+	@tests/tools/breaks.sh
 
 setup:
 	@tests/tools/setup.sh

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use spa_gateway_core::Refusal;
+
 /// The copy of the vectors that lives in this repository.
 fn vectors() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors")
@@ -130,4 +132,26 @@ fn what_cannot_be_checked_is_one_clear_line() {
 fn an_unreadable_folder_fails() {
     let (lines, summary) = failed(Path::new("/nowhere/at/all"));
     assert_eq!((lines.len(), summary.as_str()), (1, "0 passed, 1 failed"));
+}
+
+/// Each way to be refused is in a vector, which also sees that nothing was sent. Three cannot be, and say what shows them.
+#[test]
+fn every_refusal_has_a_vector() {
+    const ELSEWHERE: [Refusal; 3] = [
+        // Its tags leave the table with it, so only a knock that waited meets it: `tests/sim`.
+        Refusal::CredentialDisabled,
+        // The store and the enforcer of a vector never fail: `tests/sim`, and the core's `tests/effects.rs`.
+        Refusal::RecordFailed,
+        Refusal::OrderFailed,
+    ];
+    let output = Command::new(env!("CARGO_BIN_EXE_check-vectors"))
+        .arg(vectors())
+        .arg("--refusals")
+        .output()
+        .expect("the checker starts");
+    let text = String::from_utf8(output.stdout).expect("the checker writes text");
+    for refusal in Refusal::ALL {
+        let met = text.lines().any(|line| line == refusal.name());
+        assert_eq!(met, !ELSEWHERE.contains(refusal), "{refusal:?}");
+    }
 }

@@ -1,8 +1,10 @@
 //! One vector: reading its fields, comparing values, counting the outcome.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Map, Value};
+use spa_gateway_core::Refusal;
 
 /// What went wrong in a case: the first value that differs, in one line.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct Report {
     pub passed: u64,
     /// Cases in which one differs, and files that cannot be checked.
     pub failed: u64,
+    /// Every refusal that the core gave in a case.
+    pub met: BTreeSet<Refusal>,
 }
 
 impl Report {

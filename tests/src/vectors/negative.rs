@@ -1,6 +1,7 @@
 //! `negative.json`: one packet against one state (§8), by `spa-gateway-core`. The step that refuses
 //! must be the right one, and something is sent if and only if that is step 11 or 12.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde_json::Value;
@@ -15,14 +16,17 @@ const ANSWERED_FROM: u64 = 11;
 const GRANTED: u64 = 12;
 
 pub fn check(vectors: &Value, report: &mut Report) {
-    report.each("negative", vectors, one);
+    let mut met = BTreeSet::new();
+    report.each("negative", vectors, |case| one(case, &mut met));
+    report.met.extend(met);
 }
 
-fn one(case: &Case<'_>) -> Checked {
+fn one(case: &Case<'_>, met: &mut BTreeSet<Refusal>) -> Checked {
     let mut world = World::new(&case.object("state")?)?;
     world.at(case.u64("now")?);
     let step = send(&mut world, &packet(case, &case.bytes("packet")?)?)?;
     let replies = world.perform(Until::End);
+    met.extend(world.met());
     judge(case, step, replies.len())
 }
 

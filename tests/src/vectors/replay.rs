@@ -1,6 +1,9 @@
 //! `replay.json`: stories over time on one gateway (§7 to §10, §14), by `spa-gateway-core`.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
+use spa_gateway_core::Refusal;
 use spa_proto::SessionId;
 
 use super::case::{Case, Checked, Failure, Report, equal, unhex};
@@ -22,10 +25,12 @@ const PUSHED_OUT: u64 = 5;
 const GRANTED: u64 = 12;
 
 pub fn check(vectors: &Value, report: &mut Report) {
-    report.each("replay", vectors, story);
+    let mut met = BTreeSet::new();
+    report.each("replay", vectors, |case| story(case, &mut met));
+    report.met.extend(met);
 }
 
-fn story(case: &Case<'_>) -> Checked {
+fn story(case: &Case<'_>, met: &mut BTreeSet<Refusal>) -> Checked {
     let mut world = World::new(&case.object("state")?)?;
     for (number, event) in case.cases("events")?.iter().enumerate() {
         world.at(event.u64("at")?);
@@ -41,6 +46,7 @@ fn story(case: &Case<'_>) -> Checked {
         };
         told.map_err(|failure| failure.within(&format!("event {number}")))?;
     }
+    met.extend(world.met());
     Ok(())
 }
 

@@ -36,6 +36,8 @@ pub struct World {
     injected: Injected,
     first: WallTime,
     latest: Now,
+    /// Every refusal so far.
+    met: BTreeSet<Refusal>,
 }
 
 /// Random values that a vector gives, and a count that makes all others differ.
@@ -119,6 +121,7 @@ impl World {
             injected: Injected::default(),
             first,
             latest: now,
+            met: BTreeSet::new(),
         };
         world.wake(now);
         for credential in state.cases("credentials")? {
@@ -154,12 +157,23 @@ impl World {
             on_loopback: packet.on_loopback,
             fragment: packet.fragment,
         };
-        self.gateway.handle_datagram(datagram, self.latest)
+        let taken = self.gateway.handle_datagram(datagram, self.latest);
+        self.met.extend(taken.err());
+        self.met
+            .extend((self.pushed_out() > 0).then_some(Refusal::PushedOut));
+        taken
     }
 
     /// Works on the next queued knock: steps 5 to 11.
     pub fn work(&mut self) -> Option<Result<(), Refusal>> {
-        self.gateway.handle_work(self.latest, &mut self.injected)
+        let outcome = self.gateway.handle_work(self.latest, &mut self.injected);
+        self.met.extend(outcome.and_then(Result::err));
+        outcome
+    }
+
+    /// Gives every refusal so far.
+    pub fn met(&self) -> &BTreeSet<Refusal> {
+        &self.met
     }
 
     /// How many knocks were pushed out of the queue so far.

@@ -1,0 +1,127 @@
+//! What is said about assurance is true: dependencies, refusals in the manual, labels of the model, breaks, named tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use spa_gateway_core::Refusal;
+
+use super::{code_spans, read, relative, root, sources};
+
+/// `docs/dependencies.md` names what the manifests name, each with a reason.
+#[test]
+fn every_dependency_has_a_reason() {
+    let mut named = BTreeSet::new();
+    for manifest in manifests() {
+        let table: toml_edit::DocumentMut = fs::read_to_string(&manifest)
+            .expect("readable")
+            .parse()
+            .expect("TOML");
+        for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
+            let Some(section) = table.get(section).and_then(|item| item.as_table_like()) else {
+                continue;
+            };
+            let ours = |name: &str| name.starts_with("spa-");
+            named.extend(
+                section
+                    .iter()
+                    .map(|(name, _)| name.to_owned())
+                    .filter(|name| !ours(name)),
+            );
+        }
+    }
+    let listed: BTreeMap<String, usize> = read("docs/dependencies.md")
+        .lines()
+        .filter_map(|line| {
+            let (name, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
+            let reason = rest.split_once(" | ")?.1;
+            Some((name.to_owned(), reason.len()))
+        })
+        .collect();
+    assert_eq!(named, listed.keys().cloned().collect());
+    assert!(
+        listed.values().all(|reason| *reason > 10),
+        "a reason is a few words"
+    );
+}
+
+/// The manual says what each refusal is: it is what an administrator sees counted.
+#[test]
+fn every_refusal_is_in_the_manual() {
+    let manual = read("docs/man/spa-gateway.8");
+    let listed: Vec<&str> = manual
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Li "))
+        .filter(|name| Refusal::ALL.iter().any(|refusal| refusal.name() == *name))
+        .collect();
+    let all: Vec<&str> = Refusal::ALL.iter().map(|refusal| refusal.name()).collect();
+    assert_eq!(listed, all, "in the order of the checks");
+}
+
+/// The labels of the formal model are those of the wire, and each label of the code is in the model or named as left out.
+#[test]
+fn the_model_and_the_code_have_the_same_labels() {
+    let readme = read("spa-proto/model/README.md");
+    let model = read("spa-proto/model/gen.py");
+    let mut table = BTreeSet::new();
+    for line in readme.lines().filter(|line| line.starts_with("| `")) {
+        let spans = code_spans(line);
+        let label = spans.iter().find(|span| span.starts_with("KNOCK/1 "));
+        let label = label.unwrap_or_else(|| panic!("no label in {line}"));
+        for name in spans.iter().filter(|span| *span != label) {
+            assert!(model.contains(name.as_str()), "gen.py has no {name}");
+        }
+        table.insert(label.clone());
+    }
+    let mut code = BTreeSet::new();
+    for file in sources() {
+        let name = relative(&file);
+        if !name.starts_with("spa-proto/src/") || name.ends_with("tests.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&file).expect("readable");
+        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let labels = text.split('"').skip(1).step_by(2);
+        code.extend(
+            labels
+                .filter(|label| label.starts_with("KNOCK/1 "))
+                .map(str::to_owned),
+        );
+    }
+    assert_eq!(table, code);
+}
+
+/// Each break is a promise, what catches it, and a patch.
+#[test]
+fn every_break_says_what_it_breaks() {
+    let listed = read("docs/assurance.md");
+    let mut breaks = 0;
+    for entry in fs::read_dir(root().join("tests/breaks")).expect("there are breaks") {
+        let path = entry.expect("readable").path();
+        let patch = fs::read_to_string(&path).expect("readable");
+        let name = path
+            .file_stem()
+            .and_then(|name| name.to_str())
+            .expect("a name");
+        let head: Vec<&str> = patch.lines().take(2).collect();
+        assert!(head[0].starts_with("promise: "), "{name}");
+        assert!(head[1].starts_with("caught by: "), "{name}");
+        assert!(listed.contains(name), "docs/assurance.md has no {name}");
+        breaks += 1;
+    }
+    assert!(breaks >= 10, "only {breaks}");
+}
+
+fn manifests() -> Vec<std::path::PathBuf> {
+    let workspace: toml_edit::DocumentMut = read("Cargo.toml").parse().expect("TOML");
+    let members = workspace["workspace"]["members"]
+        .as_array()
+        .expect("members");
+    members
+        .iter()
+        .map(|member| {
+            root()
+                .join(member.as_str().expect("a path"))
+                .join("Cargo.toml")
+        })
+        .collect()
+}
