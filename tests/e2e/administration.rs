@@ -1,13 +1,16 @@
 //! What an administrator does: the README's commands lead where it says, and the gateway tells its administrator why.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 
 use spa_tests::gateway::Gateway;
 use spa_tests::person::{PASSWORD, Person, invite};
 use spa_tests::phone;
 use spa_tests::topology::{SERVER, Town};
+use spa_tests::wait::wait_until;
 
-use crate::fixture::{Place, with_ana};
+use crate::fixture::{Place, REACHED, with_ana};
 
 /// The commands of the README, in its order, lead from nothing to a page of wiki.
 #[test]
@@ -127,5 +130,63 @@ fn every_listing_speaks_json() {
             .unwrap()
             .out;
         serde_json::from_str::<serde_json::Value>(&out).unwrap_or_else(|_| panic!("{out}"));
+    }
+}
+
+/// Two hundred who hold the admin socket open and talk nonsense keep nobody from knocking, and an administrator gets an answer
+/// as soon as they have gone.
+#[test]
+fn a_hammered_admin_socket_keeps_nobody_out() {
+    let (place, mut ana) = with_ana();
+    let socket = place.gateway.folder().join("run/admin.sock");
+    let hammers: Vec<_> = (0..200)
+        .filter_map(|number| {
+            let mut hammer = UnixStream::connect(&socket).ok()?;
+            hammer.set_nonblocking(true).ok()?;
+            let nonsense = vec![b'0' + (number % 10); 4096];
+            // Refused, or read only in part: it is a hammer's luck.
+            let _ = hammer.write(&nonsense);
+            Some(hammer)
+        })
+        .collect();
+    assert!(!hammers.is_empty());
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    place.assert_reaches_wiki(&ana);
+    drop(hammers);
+    wait_until("an administrator is answered", REACHED, || {
+        place.gateway.ask(&["status"]).ok()
+    })
+    .unwrap();
+}
+
+/// Each process has what it needs and cannot get more: the daemon and `spa-tunnel` no capability, the enforcer one; none can
+/// gain any by executing something, and the kernel filters what they may ask of it.
+#[test]
+fn no_process_can_regain_a_privilege() {
+    let place = crate::fixture::place();
+    // Bit 12 is CAP_NET_ADMIN (include/uapi/linux/capability.h).
+    for (name, capabilities) in [
+        ("spa-gateway", 0_u64),
+        ("spa-tunnel", 0),
+        ("spa-enforcer", 1 << 12),
+    ] {
+        let Some(process) = place.gateway.process(name) else {
+            assert_eq!(name, "spa-tunnel", "only it is not needed everywhere");
+            continue;
+        };
+        for task in fs::read_dir(format!("/proc/{process}/task")).unwrap() {
+            let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+            let field = |wanted: &str| {
+                let of = status.lines().find_map(|line| line.strip_prefix(wanted));
+                of.map(str::trim).unwrap_or_default().to_owned()
+            };
+            for set in ["CapEff:", "CapPrm:", "CapInh:", "CapAmb:"] {
+                let has = u64::from_str_radix(&field(set), 16).unwrap();
+                assert_eq!(has & !capabilities, 0, "{name} {set} {has:x}");
+            }
+            // With this the bounding set, which only executing something could use, is no way back.
+            assert_eq!(field("NoNewPrivs:"), "1", "{name}");
+            assert_eq!(field("Seccomp:"), "2", "{name}");
+        }
     }
 }
