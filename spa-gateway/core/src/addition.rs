@@ -137,13 +137,15 @@ impl Gateway {
             }
             Addition::Granted(row) => {
                 let who = (row.person.clone(), row.resource.clone());
-                self.audit_exception(who, AuditKind::GrantMade, Some(row.until), now);
+                let why = Some(row.why.clone()).filter(|why| !why.is_empty());
+                self.audit_exception(who, AuditKind::GrantMade, Some(row.until), why, now);
                 self.exceptions.put_grant(row);
                 self.set_exceptions(now);
             }
             Addition::Approved(row) => {
                 let who = (row.person.clone(), row.resource.clone());
-                self.audit_exception(who, AuditKind::ApprovalGiven, Some(row.until), now);
+                let by = Some(alloc::format!("by {}, for rule {}", row.by, row.rule));
+                self.audit_exception(who, AuditKind::ApprovalGiven, Some(row.until), by, now);
                 self.tell_approved(&row);
                 self.exceptions.put_approval(row);
                 self.set_exceptions(now);

@@ -22,7 +22,7 @@ use crate::gateway::Gateway;
 use crate::name::Name;
 use crate::outbox::Waiter;
 use crate::plan::{OnFailure, Operation, Step};
-use crate::policy::{Decision, Policy, flows_of, look_again};
+use crate::policy::{Allow, Decision, Policy, flows_of, look_again};
 use crate::session::{Doorway, Phase, Session, Terms};
 use crate::time::Now;
 
@@ -93,11 +93,7 @@ impl Gateway {
             self.end_session_because(id, reason, Some(texts(&lost)), now);
             return false;
         }
-        let not_after = shortest(&allowed).map_or(session.terms.not_after, |length| {
-            let end = session.terms.opened.saturating_add(length);
-            session.terms.not_after.min(end)
-        });
-        let not_after = last_end(&allowed, not_after).unwrap_or(not_after);
+        let not_after = end_of_all(&session.terms, &allowed);
         let resources = ends(allowed, not_after);
         let flows = self.flows_for(session, &resources, not_after);
         self.agree(id, resources, flows, not_after, &lost, now);
@@ -262,4 +258,12 @@ impl Gateway {
             self.begin(Operation::new(credential, OnFailure::End(id), steps), now);
         }
     }
+}
+
+/// Gives when a session ends that has this left: none of it lasts longer than the shortest.
+pub(crate) fn end_of_all(terms: &Terms, allowed: &BTreeMap<Name, Allow>) -> WallTime {
+    let end = shortest(allowed).map_or(terms.not_after, |length| {
+        terms.not_after.min(terms.opened.saturating_add(length))
+    });
+    last_end(allowed, end).unwrap_or(end)
 }

@@ -3,8 +3,10 @@
 //! Invariant: the file decides, and what takes access away takes hold before it is written down. A version that
 //! could not be kept is kept at the next reload or start, since the file then differs from the newest one.
 
+use std::fmt::Display;
+
 use serde_json::{Value, json};
-use spa_gateway_core::{AuditKind, Policy};
+use spa_gateway_core::{AuditKind, Name, Policy};
 use tracing::{error, info, warn};
 
 use super::{Daemon, DaemonError};
@@ -126,6 +128,12 @@ impl Daemon {
                 return Ok(Err(format!("{error}; the policy before stays in force")));
             }
         };
+        if let Some(resource) = self.gateway.unopenable(&policy) {
+            let file = self.policy.file.path().display();
+            let refusal = unopenable(resource, &file);
+            warn!(refusal, by = author.by, "policy not put into force");
+            return Ok(Err(format!("{refusal}; the policy before stays in force")));
+        }
         let serial = next_serial(&self.store, &text).ok();
         let note = author.note(serial);
         let state = in_force(&policy, serial);
@@ -248,6 +256,13 @@ fn next_serial(store: &Store, text: &str) -> Result<u64, StoreError> {
         Some((serial, _)) => serial.saturating_add(1),
         None => 1,
     })
+}
+
+/// A policy that was in force is not given up for it at a restart; a new one is refused.
+pub(super) fn unopenable(resource: &Name, file: &impl Display) -> String {
+    format!(
+        "{file}: resource `{resource}` has addresses that sessions get themselves ([wireguard] addresses), and no session could open it; name networks beside those"
+    )
 }
 
 fn in_force(policy: &Policy, serial: Option<u64>) -> String {

@@ -156,6 +156,10 @@ pub fn run(config_file: &Path) -> Result<(), StartError> {
         policy,
         now,
     )?;
+    if let Some(resource) = gateway.unopenable(gateway.policy()) {
+        let file = policy_watch.file.path().display();
+        warn!("{}", super::policy::unopenable(resource, &file));
+    }
     if store.freshness() == Freshness::Restored {
         warn!(
             "the store was restored from a backup, so no knock is accepted; look at `spa-admin device list`, then run `spa-admin store accept`"

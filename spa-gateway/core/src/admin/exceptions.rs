@@ -111,7 +111,7 @@ impl Gateway {
         let record = self
             .outbox
             .put(EffectKind::Record(Record { changes }), Waiter::Nobody);
-        self.audit_exception(of, AuditKind::ExceptionEnded, None, now);
+        self.audit_exception(of, AuditKind::ExceptionEnded, None, None, now);
         self.set_exceptions(now);
         self.review_all(now);
         Ok(Accepted { value: (), record })
@@ -148,6 +148,7 @@ impl Gateway {
             (person.clone(), resource),
             AuditKind::ApprovalAsked,
             None,
+            Some(alloc::format!("rule {rule}")),
             now,
         );
         self.set_exceptions(now);
@@ -178,7 +179,7 @@ impl Gateway {
         let mut changes = Vec::new();
         for id in self.exceptions.ended(now.wall) {
             if let Some(of) = self.exceptions.remove(id) {
-                self.audit_exception(of, AuditKind::ExceptionEnded, None, now);
+                self.audit_exception(of, AuditKind::ExceptionEnded, None, None, now);
             }
             changes.push(Change::ExceptionEnded { id });
         }
@@ -206,9 +207,11 @@ impl Gateway {
         (person, resource): (Name, Name),
         kind: AuditKind,
         until: Option<WallTime>,
+        note: Option<String>,
         now: Now,
     ) {
         let mut audit = AuditRecord::new(now.wall, kind);
+        audit.note = note;
         audit.person = Some(person);
         audit.resources = [resource].into();
         audit.not_after = until;

@@ -8,10 +8,12 @@ use alloc::vec::Vec;
 use spa_proto::{CredentialId, SessionId, WallTime};
 
 use super::{AdminRefusal, DeviceRef};
+use crate::allowance::ends;
 use crate::circumstances::Circumstances;
 use crate::gateway::Gateway;
 use crate::name::Name;
 use crate::policy::{Factors, Policy, Question, Reason, Request, RiskInput, Trace};
+use crate::reduce::end_of_all;
 use crate::snapshot::{PersonKind, Standing};
 use crate::time::Now;
 
@@ -129,17 +131,38 @@ impl Gateway {
             ends: false,
             shortened: BTreeMap::new(),
         };
-        for (name, until) in &session.terms.resources {
+        let terms = &session.terms;
+        let mut allowed = BTreeMap::new();
+        for name in terms.resources.keys() {
             match on.decide(name).allowed() {
-                None => cut.lost.push(name.clone()),
-                Some(allow) if allow.not_after < *until => {
-                    cut.shortened.insert(name.clone(), allow.not_after);
+                Some(allow) if now.wall < allow.not_after => {
+                    allowed.insert(name.clone(), allow.clone());
                 }
-                Some(_) => {}
+                Some(_) | None => cut.lost.push(name.clone()),
             }
         }
-        cut.ends = !cut.lost.is_empty() && cut.lost.len() == session.terms.resources.len();
+        cut.ends = allowed.is_empty() && !terms.resources.is_empty();
+        let not_after = end_of_all(terms, &allowed);
+        cut.shortened = ends(allowed, not_after);
+        cut.shortened
+            .retain(|name, end| terms.resources.get(name).is_some_and(|until| *end < *until));
         (!cut.lost.is_empty() || !cut.shortened.is_empty()).then_some(cut)
+    }
+
+    /// Gives a resource of a policy that no session of this gateway could open, since it has addresses that
+    /// sessions get themselves.
+    #[must_use]
+    pub fn unopenable<'p>(&self, policy: &'p Policy) -> Option<&'p Name> {
+        let v4 = self
+            .settings
+            .tunnel4
+            .map(|(v4, prefix)| (v4.into(), prefix));
+        let v6 = self
+            .settings
+            .tunnel6
+            .map(|(v6, prefix)| (v6.into(), prefix));
+        let mut pools = v4.into_iter().chain(v6);
+        pools.find_map(|pool| policy.resource_in(pool))
     }
 
     /// Explains where device or source is not known: neither risk nor what depends on them is.

@@ -17,7 +17,7 @@ use super::request::Request;
 use super::risk::RiskInput;
 use super::rule::{Effect, Factors, Who};
 use super::suite::CaseResult;
-use super::{Mode, Policy, PolicyError, Target};
+use super::{Mode, Policy, PolicyError};
 use crate::name::Name;
 
 /// Everything that can be said of a policy file.
@@ -253,12 +253,6 @@ fn wide(policy: &Policy) -> Vec<Finding> {
         );
     }
     for (name, resource) in policy.resources() {
-        if let Target::Network { prefix: 0, .. } = resource.to {
-            warn(
-                format!("resource `{name}` is everything there is"),
-                "clients refuse such a route unless their user allows it; name networks".into(),
-            );
-        }
         if resource.mode == Mode::Observe {
             warn(
                 format!("resource `{name}` is being learned: every enrolled person reaches it"),

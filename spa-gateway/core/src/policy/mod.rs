@@ -265,6 +265,17 @@ impl Policy {
         self.resources.iter()
     }
 
+    /// Gives a resource that has an address of this network.
+    #[must_use]
+    pub fn resource_in(&self, network: (IpAddr, u8)) -> Option<&Name> {
+        let inside = |resource: &Resource| match resource.to {
+            Target::Gateway => false,
+            Target::Network { address, prefix } => read::overlap(network, (address, prefix)),
+        };
+        let mut resources = self.resources.iter();
+        resources.find_map(|(name, resource)| inside(resource).then_some(name))
+    }
+
     /// Gives all groups and their members.
     pub fn groups(&self) -> impl Iterator<Item = (&Name, &BTreeSet<Name>)> {
         self.groups.iter()

@@ -4,7 +4,7 @@ use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
 use spa_order::Protocol;
@@ -210,9 +210,9 @@ pub(super) fn target(text: &str) -> Result<Target, Wrong> {
     if unreachable(address, prefix) {
         return Err((
             format!(
-                "`{text}` can be no resource: it is multicast, loopback, unspecified or IPv4-mapped"
+                "`{text}` can be no resource: it holds this network, loopback, link-local, multicast or reserved addresses"
             ),
-            "name an address behind the gateway".to_owned(),
+            "name addresses of hosts behind the gateway".to_owned(),
         ));
     }
     Ok(Target::Network { address, prefix })
@@ -269,11 +269,28 @@ pub(super) fn first_of(address: IpAddr, prefix: u8) -> IpAddr {
     }
 }
 
-/// Says whether no client takes a route to it (SPEC §6), the default route aside.
+/// Where no ordinary host is (RFC 6890). The enforcer opens no way there, and clients take no route (SPEC §6).
+const NOWHERE: [(IpAddr, u8); 8] = [
+    (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8),
+    (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8),
+    (IpAddr::V4(Ipv4Addr::new(169, 254, 0, 0)), 16),
+    (IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 3),
+    // Unspecified, loopback, and IPv4 in IPv6 clothes.
+    (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 127),
+    (IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0xFFFF, 0, 0)), 96),
+    (IpAddr::V6(Ipv6Addr::new(0xFE80, 0, 0, 0, 0, 0, 0, 0)), 10),
+    (IpAddr::V6(Ipv6Addr::new(0xFF00, 0, 0, 0, 0, 0, 0, 0)), 8),
+];
+
 fn unreachable(address: IpAddr, prefix: u8) -> bool {
-    let mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
-    let nowhere = address.is_unspecified() && prefix != 0;
-    address.is_multicast() || address.is_loopback() || mapped || nowhere
+    let network = (address, prefix);
+    NOWHERE.iter().any(|nowhere| overlap(*nowhere, network))
+}
+
+/// Says whether two networks have an address in common.
+pub(super) fn overlap((a, a_prefix): (IpAddr, u8), (b, b_prefix): (IpAddr, u8)) -> bool {
+    let common = a_prefix.min(b_prefix);
+    a.is_ipv4() == b.is_ipv4() && first_of(a, common) == first_of(b, common)
 }
 
 /// Reads a name.
@@ -340,14 +357,7 @@ mod tests {
     fn a_prefix_with_host_bits_is_met_with_both_ways_to_write_it() {
         let (_, remedy) = target("10.0.6.5/28").expect_err("host bits");
         assert!(remedy.contains("10.0.6.0/28") && remedy.contains("10.0.6.5"));
-        for good in [
-            "gateway",
-            "10.0.6.0/28",
-            "10.0.5.10",
-            "fd00::/64",
-            "0.0.0.0/0",
-            "::/0",
-        ] {
+        for good in ["gateway", "10.0.6.0/28", "10.0.5.10", "fd00::/64"] {
             assert!(target(good).is_ok(), "{good}");
         }
         for bad in [
@@ -361,6 +371,14 @@ mod tests {
             "0.0.0.0",
             "::ffff:10.0.0.1",
             "fd00::/129",
+            "0.0.0.0/0",
+            "::/0",
+            "128.0.0.0/1",
+            "126.0.0.0/7",
+            "169.254.169.254",
+            "255.255.255.255",
+            "0.1.2.3",
+            "fe80::1",
         ] {
             assert!(target(bad).is_err(), "{bad}");
         }

@@ -329,6 +329,8 @@ fn an_approval_lets_a_waiting_request_through() {
         assert_eq!(approved.is_ok(), may, "{by}");
     }
     rig.run();
+    let given = rig.audited(AuditKind::ApprovalGiven);
+    assert_eq!(given[0].note.as_deref(), Some("by bo, for rule db"));
     rig.pass_secs(1);
     live(&mut rig, &mut bot, &["db", "wiki"]);
     assert!(has(&rig, DB));
@@ -516,4 +518,52 @@ fn explain_says_no_for_whom_no_knock_gets_anything() {
         !allowed && changes[0].contains("user enable bot"),
         "{changes:?}"
     );
+}
+
+#[test]
+fn what_a_policy_would_cut_is_what_it_cuts() {
+    let mut bot = Device::of("bot", 7);
+    let mut rig = rig(&bot, &db(""));
+    live(&mut rig, &mut bot, &["wiki", "db"]);
+    rig.pass_secs(HOUR);
+    // Two hours for one are two hours for the session; half an hour is over.
+    for (length, lost) in [("2h", &[][..]), ("30m", &[name("db")])] {
+        let policy = Policy::parse(&db(&format!("for = \"{length}\""))).expect("a policy");
+        let cuts = rig.gateway.would_cut(&policy, rig.now);
+        assert_eq!((&cuts[0].lost[..], cuts[0].ends), (lost, false), "{length}");
+        rig.gateway.handle_policy(policy, None, rig.now);
+        rig.run();
+        let session = rig.gateway.sessions().next().expect("it is live");
+        let shortened: Vec<_> = cuts[0].shortened.keys().cloned().collect();
+        if lost.is_empty() {
+            assert_eq!(shortened, [name("db"), name("wiki")]);
+            assert!(
+                cuts[0]
+                    .shortened
+                    .values()
+                    .all(|end| *end == session.not_after)
+            );
+        } else {
+            assert!(!has(&rig, DB) && has(&rig, WIKI));
+        }
+    }
+}
+
+#[test]
+fn an_exception_is_in_the_audit_with_who_and_why() {
+    let bot = Device::of("bot", 7);
+    let mut rig = rig(&bot, RESOURCES);
+    let hour = Duration::from_secs(HOUR);
+    rig.gateway
+        .grant_access(
+            &name("bot"),
+            &name("db"),
+            hour,
+            "incident 7".into(),
+            rig.now,
+        )
+        .expect("granted");
+    rig.run();
+    let made = rig.audited(AuditKind::GrantMade);
+    assert_eq!(made[0].note.as_deref(), Some("incident 7"));
 }

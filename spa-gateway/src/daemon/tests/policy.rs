@@ -134,3 +134,25 @@ fn what_another_policy_would_cut_is_asked_with_a_sound_one() {
     assert!(refusal.contains("policy.toml:1:"), "{refusal}");
     assert_eq!(town.daemon.gateway.policy().resources().count(), 0);
 }
+
+#[test]
+fn a_resource_among_the_addresses_of_sessions_is_refused() {
+    let mut town = Town::new();
+    for (to, fits) in [
+        ("10.0.0.0/8", false),
+        ("10.200.0.9", false),
+        ("10.0.5.10", true),
+    ] {
+        write(
+            &town,
+            &format!("[resource]\nwide = {{ to = \"{to}\", ports = [\"443/tcp\"] }}\n"),
+        );
+        let read = town.reload("wider");
+        assert_eq!(read.is_ok(), fits, "{read:?}");
+        let refusal = read.err().unwrap_or_default();
+        assert!(
+            fits || refusal.contains("`wide` has addresses that sessions get"),
+            "{refusal}"
+        );
+    }
+}
