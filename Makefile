@@ -6,6 +6,7 @@
 # make fuzz   every fuzz target for FOR=60s each, or TARGET=name alone
 # make model  the formal model, where ProVerif is installed
 # make sbom   a bill of materials of each program, CycloneDX
+# make instructions   accepts the instruction counts of now as those to compare with
 # All prepare a fresh Debian machine with Rust by themselves when run as root, and otherwise say what to install.
 
 SHELL := /bin/bash
@@ -17,7 +18,7 @@ SYSTEMD_UNITS ?= /etc/systemd/system
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 PROGRAMS = spa spa-gateway spa-admin spa-enforcer spa-tunnel
 
-.PHONY: help demo test test-vm bench sim fuzz model sbom breaks setup build unit vectors e2e tree fmt clippy release install uninstall clean
+.PHONY: help demo test test-vm bench instructions sim fuzz model sbom breaks setup build unit vectors e2e tree fmt clippy release install uninstall clean
 
 help:
 	@sed -n 's/^# //p' Makefile; echo "also: build unit vectors e2e tree fmt clippy release install uninstall clean"
@@ -50,6 +51,9 @@ sbom:
 # Twelve promises broken on purpose, each to be noticed; some minutes for each.
 breaks:
 	@tests/tools/breaks.sh
+
+instructions: build
+	@ACCEPT=1 tests/tools/instructions.sh
 
 setup:
 	@tests/tools/setup.sh

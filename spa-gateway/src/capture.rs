@@ -2,10 +2,11 @@
 //!
 //! The sockets are the enforcer's: filtered, locked, bound to one interface, and of the
 //! kind whose frames begin with the IP header. pnet reads them; it owns them from here.
-//! Invariant: a full intake loses the newest knock and counts it; capture never waits.
+//! Invariant: where the intake is full, capture waits, and knocks wait in the kernel's queue; what that loses it counts.
 
 mod frame;
 mod known_tags;
+mod queue;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use tracing::{debug, warn};
 
 pub use frame::{Frame, Unfit};
 pub use known_tags::KnownTags;
+pub use queue::KernelQueue;
 
 /// Bytes of every knock (SPEC §4).
 pub const KNOCK_LEN: usize = 512;
@@ -46,8 +48,6 @@ pub struct Dropped {
     pub unfit: AtomicU32,
     /// Datagrams of another length than a knock's.
     pub length: AtomicU32,
-    /// Knocks that found the intake full.
-    pub full: AtomicU32,
 }
 
 /// A knock interface and its socket.
@@ -68,13 +68,11 @@ pub struct Source {
 pub enum Handed {
     /// It is in the intake.
     Taken,
-    /// The intake is full.
-    Full,
     /// Nobody listens any more.
     Closed,
 }
 
-/// Starts the thread of one interface. `hand_on` must not block.
+/// Starts the thread of one interface. `hand_on` waits where there is no room.
 ///
 /// # Errors
 /// What the kernel refuses while the socket is bound or the thread is made.
@@ -177,16 +175,12 @@ impl<F: Fn(Captured) -> Handed> Capture<F> {
             self.dropped.length.fetch_add(1, Ordering::Relaxed);
             return Handed::Taken;
         };
-        let handed = (self.hand_on)(Captured {
+        (self.hand_on)(Captured {
             payload,
             source: self.scoped(frame.source),
             destination: frame.destination,
             on_loopback: self.loopback,
-        });
-        if handed == Handed::Full {
-            self.dropped.full.fetch_add(1, Ordering::Relaxed);
-        }
-        handed
+        })
     }
 
     /// A link-local address means something on its interface only.

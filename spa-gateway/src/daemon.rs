@@ -16,8 +16,8 @@ mod startup;
 
 use std::collections::BTreeMap;
 use std::process::ExitStatus;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use spa_gateway_core::{
@@ -26,7 +26,7 @@ use spa_gateway_core::{
 use tracing::{debug, error, info, warn};
 
 use crate::audit::AuditLine;
-use crate::capture::{self, Captured, Dropped, KnownTags};
+use crate::capture::{self, Captured, Dropped, KernelQueue, KnownTags};
 use crate::channel::{self, Called};
 use crate::clock::{self, Verdict};
 use crate::config::Trust;
@@ -41,9 +41,11 @@ use policy::{Author, PolicyWatch};
 
 pub use startup::{StartError, run};
 
-/// How many events wait for the core at most. A commit of 10 ms at 20,000 junk packets a
-/// second leaves 200 behind.
-const INTAKE: usize = 512;
+/// How many events wait for the core at most.
+const INTAKE: usize = 256;
+/// How many of them are knocks: the rest is room for administrators. More knocks wait where they
+/// cost nothing, in the kernel's queue of the capture sockets, which holds some thousands.
+const KNOCKS: usize = INTAKE - 32;
 /// How many events are taken in before effects are performed.
 const EVENTS_AT_ONCE: usize = 256;
 /// How many knocks are opened before their records are committed: some 5 ms of work,
@@ -118,7 +120,11 @@ struct Daemon {
     replies: ReplySockets,
     entropy: KernelEntropy,
     events: Receiver<Event>,
+    /// What knocks may still come in.
+    room: Arc<Room>,
     dropped: Arc<Dropped>,
+    /// The queues of the capture sockets, to ask what they lost.
+    queues: Vec<KernelQueue>,
     /// The tags the kernel lets pass; `None` where all pass.
     known_tags: Option<KnownTags>,
     /// Effects whose orders are answered late.
@@ -193,7 +199,10 @@ impl Daemon {
 
     fn take(&mut self, event: Event) -> Result<(), DaemonError> {
         match event {
-            Event::Knock(captured) => self.knock(&captured),
+            Event::Knock(captured) => {
+                self.room.give_back();
+                self.knock(&captured);
+            }
             Event::Message(Message::Asked(asked)) => self.answer(asked)?,
             Event::Message(Message::Signalled(Signalled::Stop)) => self.stopping = true,
             Event::Message(Message::Signalled(Signalled::Reload)) => {
@@ -336,24 +345,55 @@ impl Entropy for KernelEntropy {
 
 /// The sending end of the events, cut to what each thread may send.
 #[derive(Clone, Debug)]
-struct Intake(SyncSender<Event>);
+struct Intake {
+    sender: SyncSender<Event>,
+    room: Arc<Room>,
+}
+
+/// How many knocks may still wait in the intake.
+#[derive(Debug)]
+struct Room {
+    left: Mutex<usize>,
+    more: Condvar,
+}
+
+impl Room {
+    fn new() -> Arc<Self> {
+        let (left, more) = (Mutex::new(KNOCKS), Condvar::new());
+        Arc::new(Self { left, more })
+    }
+
+    /// Waits for a place and takes it.
+    fn take(&self) {
+        let left = self.left.lock().expect("nobody panics with it");
+        let left = self.more.wait_while(left, |left| *left == 0);
+        *left.expect("nobody panics with it") -= 1;
+    }
+
+    fn give_back(&self) {
+        *self.left.lock().expect("nobody panics with it") += 1;
+        self.more.notify_one();
+    }
+}
 
 impl Intake {
     fn new() -> (Self, Receiver<Event>) {
         let (sender, receiver) = sync_channel(INTAKE);
-        (Self(sender), receiver)
+        let room = Room::new();
+        (Self { sender, room }, receiver)
     }
 
+    /// Waits for room; what comes in the meantime waits in the kernel.
     fn knock(&self, captured: Captured) -> capture::Handed {
-        match self.0.try_send(Event::Knock(captured)) {
+        self.room.take();
+        match self.sender.send(Event::Knock(captured)) {
             Ok(()) => capture::Handed::Taken,
-            Err(TrySendError::Full(_)) => capture::Handed::Full,
-            Err(TrySendError::Disconnected(_)) => capture::Handed::Closed,
+            Err(_) => capture::Handed::Closed,
         }
     }
 
     fn message(&self, message: Message) -> control::Handed {
-        match self.0.try_send(Event::Message(message)) {
+        match self.sender.try_send(Event::Message(message)) {
             Ok(()) => control::Handed::Taken,
             Err(TrySendError::Full(Event::Message(message))) => control::Handed::Full(message),
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => control::Handed::Closed,
@@ -361,7 +401,7 @@ impl Intake {
     }
 
     fn called(&self, called: Called) -> channel::Handed {
-        match self.0.try_send(Event::Called(called)) {
+        match self.sender.try_send(Event::Called(called)) {
             Ok(()) => channel::Handed::Taken,
             Err(_) => channel::Handed::Refused,
         }
@@ -369,12 +409,12 @@ impl Intake {
 
     /// Tells whether anybody still listens.
     fn clock_set(&self) -> bool {
-        self.0.send(Event::ClockSet).is_ok()
+        self.sender.send(Event::ClockSet).is_ok()
     }
 
     fn enforcer_ended(&self, status: ExitStatus) {
         // Nobody to tell: the daemon is ending itself.
-        let _ = self.0.send(Event::EnforcerEnded(status));
+        let _ = self.sender.send(Event::EnforcerEnded(status));
     }
 }
 

@@ -156,43 +156,77 @@ impl fmt::Debug for KnockSecret {
 
 /// Tells whether an X25519 public key has small order, whatever its encoding (top bit included).
 ///
-/// Such a WireGuard key would make every handshake's secret public; SPEC §8 step 11 refuses it.
+/// Such a WireGuard key would make every handshake's secret public; SPEC §8 step 11 refuses it. The key
+/// is public, so nothing is lost by comparing it as it is; a scalar multiplication would say the same, a hundred times later.
 #[must_use]
 pub fn is_small_order(public: &[u8; 32]) -> bool {
-    // X25519 clears the cofactor, so a point of small order gives zero with any scalar.
-    diffie_hellman(&StaticSecret::from([0x55; 32]), public).is_err()
+    let mut u = *public;
+    u[31] &= 0x7f;
+    SMALL_ORDER.contains(&u)
+}
+
+/// Every little-endian number below 2^255 that is the coordinate of a point of small order on the curve or its
+/// twist: 0, 1 and -1 modulo 2^255 - 19, the two of order 8, and 0 and 1 once more as 2^255 - 19 and the number
+/// behind it (RFC 7748 §6.1; <https://cr.yp.to/ecdh.html#validate>).
+const SMALL_ORDER: [[u8; 32]; 7] = [
+    [0; 32],
+    with_ends(0x01, 0, 0x00),
+    [
+        0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4,
+        0x6a, 0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49,
+        0xb8, 0x00,
+    ],
+    [
+        0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef,
+        0x5b, 0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f,
+        0x11, 0x57,
+    ],
+    with_ends(0xec, 0xff, 0x7f),
+    with_ends(0xed, 0xff, 0x7f),
+    with_ends(0xee, 0xff, 0x7f),
+];
+
+const fn with_ends(first: u8, middle: u8, last: u8) -> [u8; 32] {
+    let mut bytes = [middle; 32];
+    bytes[0] = first;
+    bytes[31] = last;
+    bytes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The encodings of X25519 points of small order (RFC 7748 §6.1 and its errata; curve and twist).
-    const SMALL_ORDER: [&str; 7] = [
-        "0000000000000000000000000000000000000000000000000000000000000000",
-        "0100000000000000000000000000000000000000000000000000000000000000",
-        "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
-        "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
-        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-    ];
-
-    fn hex32(text: &str) -> [u8; 32] {
-        core::array::from_fn(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap())
+    /// X25519 clears the cofactor, so a point of small order gives zero with any scalar.
+    fn gives_zero(public: &[u8; 32]) -> bool {
+        diffie_hellman(&StaticSecret::from([0x55; 32]), public).is_err()
     }
 
     #[test]
-    fn every_small_order_key_is_known_with_and_without_the_top_bit() {
-        for text in SMALL_ORDER {
-            let mut key = hex32(text);
-            assert!(is_small_order(&key), "{text}");
-            key[31] |= 0x80;
-            assert!(is_small_order(&key), "{text} with the top bit");
+    fn a_key_has_small_order_exactly_if_it_gives_zero() {
+        let mut small = 0;
+        // Each with its neighbours: the non-canonical encodings of 2 to 18 are among them, and are none.
+        for known in SMALL_ORDER {
+            for step in -20_i16..=20 {
+                for top in [0, 0x80] {
+                    let mut key = known;
+                    let mut carry = step;
+                    for byte in &mut key {
+                        carry += i16::from(*byte);
+                        *byte = u8::try_from(carry.rem_euclid(256)).expect("a byte");
+                        carry = carry.div_euclid(256);
+                    }
+                    key[31] = (key[31] & 0x7f) | top;
+                    assert_eq!(is_small_order(&key), gives_zero(&key), "{key:02x?}");
+                    small += u32::from(step == 0 && is_small_order(&key));
+                }
+            }
         }
-        assert!(!is_small_order(
-            KnockSecret::from_bytes([9; 32]).public().as_bytes()
-        ));
+        assert_eq!(small, 14);
+        for byte in 0..=u8::MAX {
+            let key = *KnockSecret::from_bytes([byte; 32]).public().as_bytes();
+            assert!(!is_small_order(&key) && !gives_zero(&key));
+        }
     }
 
     #[test]

@@ -215,6 +215,24 @@ impl Gateway {
         self.start_as(command)
     }
 
+    /// The same, where bpf(2) is refused, as in many containers: without the two capabilities it takes.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_without_bpf(&mut self) -> anyhow::Result<()> {
+        let plain = self.daemon_command();
+        // Behind `ip netns exec`, which needs one of them itself.
+        let mut words = plain.get_args().map(ToOwned::to_owned).collect::<Vec<_>>();
+        let program = self.programs.path("spa-gateway").into_os_string();
+        let at = words.iter().position(|word| *word == program);
+        let at = at.context("a command that runs the daemon")?;
+        let drop = ["setpriv", "--bounding-set", "-bpf,-sys_admin"];
+        words.splice(at..at, drop.map(Into::into));
+        let mut command = Command::new(plain.get_program());
+        command.args(words);
+        self.start_as(command)
+    }
+
     fn start_as(&mut self, mut command: Command) -> anyhow::Result<()> {
         self.daemon = Some(Program::start(&self.logs, "spa-gateway", &mut command)?);
         let answered = wait_until("the gateway answers `spa-admin status`", READY, || {

@@ -51,5 +51,6 @@ step "enforcer's dependencies" pure_enforcer
 step "vectors" vectors
 step "build" make --no-print-directory build
 step "every test: units, components, the tree, end to end" every_test
+step "instruction counts" tests/tools/instructions.sh
 step "clippy" "$cargo" clippy --locked -q --workspace --all-targets -- -D warnings
 echo "All of it holds, $SECONDS s."

@@ -1,5 +1,6 @@
 //! One person on one device: its keys, its marks on disk, and what only memory knows of it.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use core::time::Duration;
@@ -38,7 +39,8 @@ pub(crate) struct Credential {
     pub(crate) person: Name,
     pub(crate) label: String,
     pub(crate) proof: Option<ProofPublic>,
-    pub(crate) keys: BTreeMap<u8, Key>,
+    /// Boxed: a node of the map has room for eleven, and nearly every credential has one.
+    pub(crate) keys: BTreeMap<u8, Box<Key>>,
     pub(crate) standing: Standing,
     pub(crate) expires: Option<WallTime>,
     pub(crate) confirmed: bool,
@@ -64,7 +66,7 @@ pub(crate) struct Memory {
     pub(crate) failures: Bucket,
     pub(crate) spent: SpentSet,
     pub(crate) failed: VecDeque<(WallTime, Moment)>,
-    pub(crate) answered: Option<Answered>,
+    pub(crate) answered: Option<Box<Answered>>,
     /// What the device last said of itself.
     pub(crate) facts: Option<Facts>,
     /// How many operations are under way for it; its next knock waits until none is.
@@ -124,10 +126,10 @@ impl Credential {
         let derive = |row: crate::snapshot::KeyRow, id| {
             (
                 row.number,
-                Key {
+                Box::new(Key {
                     kind: row.kind,
                     derived: DerivedKeys::derive(&row.key, gateway, id),
-                },
+                }),
             )
         };
         Self {
@@ -205,7 +207,7 @@ impl Memory {
 
     /// Gives the transaction answered last if a knock with this plaintext may repeat it.
     pub(crate) fn repeatable(&self, info: &Info, ext: &Ext, now: Moment) -> Option<&Answered> {
-        self.answered.as_ref().filter(|answered| {
+        self.answered.as_deref().filter(|answered| {
             answered.info == *info
                 && answered.ext == *ext
                 && answered.repeats < MAX_REPEATS

@@ -301,7 +301,7 @@ pub(crate) fn key_refs(
                 credential: id,
                 number: *number,
             },
-            key,
+            &**key,
         )
     })
 }

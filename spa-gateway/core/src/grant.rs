@@ -113,9 +113,8 @@ impl Gateway {
         if !self.is_usable(&ask.wg_key) {
             return Err(full("this WireGuard key cannot be used"));
         }
-        if self.sessions.live(id, now)
-            >= usize::try_from(self.settings.capacity).unwrap_or(usize::MAX)
-        {
+        let capacity = usize::try_from(self.settings.capacity).unwrap_or(usize::MAX);
+        if self.sessions.are_full(capacity, id, now) {
             return Err(full("the gateway is full"));
         }
         let addresses = self

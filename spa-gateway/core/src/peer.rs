@@ -19,6 +19,11 @@ use crate::time::{Moment, Now};
 
 /// How often a peer is looked at whose door waits: a person waits for what follows.
 pub const LOOK_WHILE_WAITING: Duration = Duration::from_millis(25);
+/// For each so many sessions the looks are one time rarer: a listing costs some 35 µs for each peer, all
+/// processes together, and is to take a twentieth of a processor at most.
+pub const SESSIONS_A_LOOK: usize = 32;
+/// How often at least: a handshake must be seen before its door has waited long enough.
+pub const LOOK_AT_LEAST: Duration = Duration::from_secs(1);
 /// How often when it has waited longer than [`LATE`].
 pub const LOOK_AT_LATE: Duration = Duration::from_millis(100);
 /// Most handshakes take a round trip; a peer that takes longer is not about to come.
@@ -107,11 +112,14 @@ impl Gateway {
         let often = match session.doorway {
             Doorway::Waiting { until, .. } => {
                 let late = until.since(now.mono).saturating_add(LATE) < self.settings.door;
-                if late {
+                let alone = if late {
                     LOOK_AT_LATE
                 } else {
                     LOOK_WHILE_WAITING
-                }
+                };
+                let crowd = u32::try_from(self.sessions.count() / SESSIONS_A_LOOK);
+                let times = crowd.unwrap_or(u32::MAX).saturating_add(1);
+                alone.saturating_mul(times).min(LOOK_AT_LEAST)
             }
             Doorway::Settled { .. } | Doorway::Shut => {
                 if session.upkeep.awaits_handshake(now.mono) {

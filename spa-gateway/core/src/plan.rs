@@ -380,7 +380,7 @@ impl Gateway {
     fn remember(&mut self, answered: Answered, now: Now) {
         if let Some(credential) = self.credentials.get_mut(&answered.credential) {
             let first = now.mono;
-            credential.memory.answered = Some(Answered { first, ..answered });
+            credential.memory.answered = Some(Box::new(Answered { first, ..answered }));
         }
     }
 
@@ -391,15 +391,10 @@ impl Gateway {
         };
         let keys = core::mem::take(&mut credential.keys);
         credential.invite_until = None;
-        for (number, key) in keys {
+        for (number, mut key) in keys {
             if number == winner.number {
-                credential.keys.insert(
-                    number,
-                    Key {
-                        kind: KeyKind::Live,
-                        derived: key.derived,
-                    },
-                );
+                key.kind = KeyKind::Live;
+                credential.keys.insert(number, key);
             } else {
                 self.tags.remove(KeyRef { number, ..winner }, &key.derived);
             }
@@ -411,10 +406,10 @@ impl Gateway {
             self.tags.add(key, &derived);
             credential.keys.insert(
                 key.number,
-                Key {
+                Box::new(Key {
                     kind: KeyKind::Candidate,
                     derived,
-                },
+                }),
             );
         }
     }

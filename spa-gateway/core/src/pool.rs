@@ -42,6 +42,7 @@ pub(crate) struct Pool {
     /// The number given last; numbers go round, so that each rests as long as possible.
     cursor: u32,
     taken: BTreeSet<u32>,
+    /// Until when; an entry stays until its number's turn comes.
     resting: BTreeMap<u32, Moment>,
 }
 
@@ -88,12 +89,13 @@ impl Pool {
 
     /// Gives addresses that are free; `None` if all are taken or rest.
     pub(crate) fn take(&mut self, now: Moment) -> Option<Addresses> {
-        self.resting.retain(|_, until| *until > now);
+        let rests = |number: &u32| self.resting.get(number).is_some_and(|until| *until > now);
         let round = (self.cursor + 1..=self.last).chain(1..=self.cursor.min(self.last));
         let number = round
             .into_iter()
-            .find(|number| !self.taken.contains(number) && !self.resting.contains_key(number))?;
+            .find(|number| !self.taken.contains(number) && !rests(number))?;
         self.cursor = number;
+        self.resting.remove(&number);
         self.taken.insert(number);
         Some(self.named(number))
     }

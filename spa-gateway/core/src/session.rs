@@ -202,9 +202,15 @@ impl Sessions {
         self.by_id.iter().map(|(id, session)| (*id, session))
     }
 
-    /// Counts the live sessions, that of `except` aside: it is being replaced.
-    pub(crate) fn live(&self, except: CredentialId, now: Now) -> usize {
+    /// Tells whether there are as many live sessions as there may be, that of `except` aside: it is being
+    /// replaced. They are looked through only where those that are ending could make the difference.
+    pub(crate) fn are_full(&self, capacity: usize, except: CredentialId, now: Now) -> bool {
         let counts = |session: &&Session| session.credential != except && session.is_live(now);
-        self.by_id.values().filter(counts).count()
+        self.by_id.len() >= capacity && self.by_id.values().filter(counts).count() >= capacity
+    }
+
+    /// Counts the sessions, those that are ending too.
+    pub(crate) fn count(&self) -> usize {
+        self.by_id.len()
     }
 }

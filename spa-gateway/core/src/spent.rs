@@ -25,6 +25,12 @@ impl SpentSet {
         self.0.contains(&(slot, v))
     }
 
+    /// Counts the packets.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Spends a packet; forgets the slots before `oldest`.
     pub(crate) fn spend(&mut self, slot: Slot, v: [u8; 8], oldest: Slot) -> Result<(), Full> {
         self.0.retain(|(slot, _)| *slot >= oldest);

@@ -8,7 +8,6 @@ use spa_proto::{
 };
 
 use crate::bucket::{Bucket, FAILURES, MESSAGES};
-use crate::credential::Key;
 use crate::gateway::Gateway;
 use crate::snapshot::{
     CredentialRow, KeyRow, KnockKeyRow, PersonRow, RestingRow, SessionRow, Snapshot, TotpRow,
@@ -66,16 +65,10 @@ impl Gateway {
             return;
         };
         let name = KeyRef { credential, number };
-        if let Some(before) = of.keys.remove(&number) {
-            self.tags.remove(name, &before.derived);
+        if let Some(of) = of.keys.get_mut(&number) {
+            self.tags.remove(name, &of.derived);
             self.tags.add(name, &derived);
-            of.keys.insert(
-                number,
-                Key {
-                    kind: before.kind,
-                    derived,
-                },
-            );
+            of.derived = derived;
         }
     }
 }

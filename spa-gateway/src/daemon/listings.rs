@@ -7,7 +7,7 @@ use spa_gateway_core::{DeviceView, InviteView, Name, PersonKind, Refusal, Sessio
 use spa_order::Opening;
 
 use super::{Daemon, DaemonError};
-use crate::capture::KnownTags;
+use crate::capture::{KernelQueue, KnownTags};
 use crate::clock;
 use crate::control::protocol::{Device, Session, Status, User, UserKind};
 use crate::store::Freshness;
@@ -65,18 +65,15 @@ impl Daemon {
             .map(|refusal| (refusal.name().to_owned(), counters.of(*refusal)))
             .filter(|(_, count)| *count > 0)
             .collect();
-        let [unfit, length, full] = [
-            &self.dropped.unfit,
-            &self.dropped.length,
-            &self.dropped.full,
-        ]
-        .map(|count| count.load(Ordering::Relaxed));
+        let [unfit, length] =
+            [&self.dropped.unfit, &self.dropped.length].map(|count| count.load(Ordering::Relaxed));
+        let full = self.queues.iter_mut().map(KernelQueue::lost).sum();
         let strangers = self.known_tags.as_ref().map_or(0, KnownTags::strangers);
         let dropped = [
             ("unknown tag", strangers),
             ("not a datagram", unfit),
             ("length", length),
-            ("intake full", full),
+            ("queue full", full),
         ];
         let dropped: BTreeMap<String, u32> = dropped
             .into_iter()

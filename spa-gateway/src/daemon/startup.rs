@@ -19,7 +19,7 @@ use super::calls::Calls;
 use super::effects::state_of;
 use super::{ClockWatch, Daemon, DaemonError, Facts, Intake, KernelEntropy, PolicyWatch};
 use crate::accounts::{self, AccountError};
-use crate::capture::{self, Dropped, Source};
+use crate::capture::{self, Dropped, KernelQueue, Source};
 use crate::channel::{self, Patience};
 use crate::clock::{self, SetWatch};
 use crate::config::{Config, ConfigError};
@@ -174,6 +174,9 @@ pub fn run(config_file: &Path) -> Result<(), StartError> {
         replies,
         tags,
     } = ready;
+    let queues = captures.iter().map(KernelQueue::of);
+    let queues = queues.collect::<io::Result<_>>().map_err(LinkError::from)?;
+    let room = Arc::clone(&intake.room);
     start_threads(&config, captures, hello.knock.indices(), &dropped, &intake)?;
     watch(child, intake.clone())?;
     watch_clock(clock_set, intake.clone())?;
@@ -184,7 +187,9 @@ pub fn run(config_file: &Path) -> Result<(), StartError> {
         replies,
         entropy: KernelEntropy,
         events,
+        room,
         dropped,
+        queues,
         known_tags: tags,
         late: std::collections::BTreeMap::new(),
         pending: super::Pending::default(),

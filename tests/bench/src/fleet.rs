@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use spa_gateway::config::Config;
@@ -42,6 +42,15 @@ pub struct Fleet {
     used: usize,
 }
 
+/// What an enrolled attacker gets wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dishonest {
+    /// Everything but the tag, as whoever captured one knock could.
+    BadMac,
+    /// The proof: the password is not his.
+    BadProof,
+}
+
 /// A knock, the door it is to open, and what its reply is opened with.
 #[derive(Debug)]
 pub struct Knock {
@@ -50,6 +59,7 @@ pub struct Knock {
     /// Its source, and so its door.
     pub door: SocketAddr,
     member: usize,
+    ts: WallTime,
     pending: PendingKnock,
 }
 
@@ -136,12 +146,14 @@ impl Fleet {
             wg_key: random()?,
             posture: None,
         });
-        let (bytes, pending) = self.build(keys, ask, Signer::Password(&self.proof))?;
+        let ts = now();
+        let (bytes, pending) = self.build(keys, ts, ask, Signer::Password(&self.proof))?;
         let door = endpoint(SOURCE, FIRST_PORT + u16::try_from(member)?);
         Ok(Knock {
             packet: Packet::udp(door, endpoint(GATEWAY, PORT), &bytes),
             door,
             member,
+            ts,
             pending,
         })
     }
@@ -162,16 +174,43 @@ impl Fleet {
             .get(knock.member)
             .context("a knock of this fleet")?;
         let signer = Signer::Session(&secrets.k_sess);
-        Ok(self.build(keys, Ask::Close(session.id), signer)?.0)
+        // Later than the one before, even if the answer came in the same millisecond (SPEC §7).
+        let ts = now().max(knock.ts.saturating_add(Duration::from_millis(1)));
+        Ok(self.build(keys, ts, Ask::Close(session.id), signer)?.0)
+    }
+
+    /// Packets of one member that no gateway honours: with its tag of this minute and nothing else right, or, with
+    /// `Signer`'s key another than it is enrolled with, right up to the proof.
+    ///
+    /// # Errors
+    /// When there are no members, or no randomness.
+    pub fn dishonest(&self, kind: Dishonest, count: usize) -> anyhow::Result<Vec<[u8; 512]>> {
+        let keys = self.members.last().context("a fleet")?;
+        let stranger = ProofSecret::from_seed(&random()?);
+        let packet = |_| -> anyhow::Result<[u8; 512]> {
+            let ask = Ask::Open(OpenAsk {
+                minutes: 0,
+                factor: SecondFactor::None,
+                wanted: Wanted::All,
+                wg_key: random()?,
+                posture: None,
+            });
+            let (mut packet, _) = self.build(keys, now(), ask, Signer::Password(&stranger))?;
+            if kind == Dishonest::BadMac {
+                packet[8..].copy_from_slice(&random::<504>()?);
+            }
+            Ok(packet)
+        };
+        (0..count).map(packet).collect()
     }
 
     fn build(
         &self,
         keys: &DerivedKeys,
+        ts: WallTime,
         ask: Ask,
         signer: Signer<'_>,
     ) -> anyhow::Result<([u8; 512], PendingKnock)> {
-        let ts = now();
         let request = Request {
             ts,
             same_port: true,

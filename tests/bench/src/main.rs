@@ -5,12 +5,14 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+mod crowd;
 mod cut;
 mod disk;
 mod figures;
 mod fleet;
 mod flood;
 mod incumbent;
+mod inside;
 mod machine;
 mod notices;
 mod process;
@@ -48,13 +50,15 @@ impl Pass {
 type Section = fn(Pass, &mut Table) -> anyhow::Result<()>;
 
 /// In the order of the table.
-const SECTIONS: [(&str, Section); 8] = [
+const SECTIONS: [(&str, Section); 10] = [
     ("accept", accept::measure),
     ("start", start::measure),
     ("thousand", thousand::measure),
     ("sustained", sustained::measure),
     ("cut", cut::measure),
     ("flood", flood::measure),
+    ("inside", inside::measure),
+    ("crowd", crowd::measure),
     ("throughput", throughput::measure),
     ("incumbent", incumbent::measure),
 ];

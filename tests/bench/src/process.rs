@@ -79,6 +79,24 @@ pub fn gateway_time(gateway: &Gateway) -> anyhow::Result<Duration> {
         .sum()
 }
 
+/// Resident memory of daemon and enforcer together, bytes.
+///
+/// # Errors
+/// When one of them is gone.
+pub fn gateway_memory(gateway: &Gateway) -> anyhow::Result<u64> {
+    of_gateway(gateway)
+        .into_iter()
+        .filter(|(name, _)| *name != "spa-tunnel")
+        .map(|(_, pid)| Ok(memory(pid)?.resident))
+        .sum()
+}
+
+/// Megabytes between two amounts; never below zero.
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
+pub fn mb_gained(before: u64, after: u64) -> f64 {
+    after.saturating_sub(before) as f64 / 1e6
+}
+
 /// Load average of the last minute.
 pub fn load() -> f64 {
     fs::read_to_string("/proc/loadavg")

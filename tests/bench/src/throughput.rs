@@ -167,7 +167,7 @@ fn set(space: &Namespace, interface: &str, what: &[&str]) -> anyhow::Result<()> 
 }
 
 /// Mbit/s from the client to the LAN, and back.
-fn iperf(town: &Town, seconds: usize) -> anyhow::Result<[f64; 2]> {
+pub fn iperf(town: &Town, seconds: usize) -> anyhow::Result<[f64; 2]> {
     let port = IPERF.to_string();
     let mut server = town.lan.command("iperf3");
     server.arg("--forceflush");

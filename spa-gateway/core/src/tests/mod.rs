@@ -8,6 +8,7 @@ mod doors;
 mod effects;
 mod ending;
 mod idle;
+mod inside;
 mod kernel;
 mod lasting;
 mod learning;
