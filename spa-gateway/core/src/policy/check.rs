@@ -72,6 +72,8 @@ pub fn check(text: &str, now: Option<WallTime>) -> Report {
     findings.extend(nothing_in(text));
     findings.extend(dead_rules(&policy, now));
     findings.extend(conflict::contradictions(&policy));
+    findings.extend(conflict::shadowed(&policy));
+    findings.extend(conflict::too_sensitive(&policy));
     findings.extend(wide(&policy));
     findings.sort_by(|one, other| {
         (one.severity, one.line, &one.what).cmp(&(other.severity, other.line, &other.what))

@@ -6,7 +6,9 @@ use alloc::vec::Vec;
 
 use super::Policy;
 use super::check::{Finding, Severity};
-use super::rule::{Effect, Rule, Who};
+use super::risk::RiskHeld;
+use super::rule::{Conditions, Effect, Network, Rule, Who};
+use super::window::Windows;
 use crate::name::Name;
 
 /// The most contradictions that are named.
@@ -37,7 +39,7 @@ pub(super) fn contradictions(policy: &Policy) -> Vec<Finding> {
                 if compared > MAX_COMPARED || findings.len() >= MAX_NAMED {
                     return findings;
                 }
-                let always = deny.conditions.is_empty() || deny.conditions == allow.conditions;
+                let always = implied(&deny.conditions, &allow.conditions);
                 if deny.priority < allow.priority || !always {
                     continue;
                 }
@@ -52,6 +54,119 @@ pub(super) fn contradictions(policy: &Policy) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Says whether a deny with these conditions matches wherever an allow with those does.
+fn implied(deny: &Conditions, allow: &Conditions) -> bool {
+    let covered = |network: &Network| deny.from.iter().any(|wide| wide.covers(network));
+    let from = deny.from.is_empty() || (!allow.from.is_empty() && allow.from.iter().all(covered));
+    let inside = |(from, until): &(u32, u32)| {
+        let spans = deny.when.as_ref().map_or(&[][..], Windows::spans);
+        spans
+            .iter()
+            .any(|(opens, closes)| opens <= from && until <= closes)
+    };
+    let when = deny.when.is_none()
+        || allow
+            .when
+            .as_ref()
+            .is_some_and(|when| when.spans().iter().all(inside));
+    let until = deny
+        .until
+        .is_none_or(|ends| allow.until.is_some_and(|until| until <= ends));
+    let posture = deny.posture.iter().all(|at| allow.posture.contains(at));
+    let risk = deny.risk.is_none() || deny.risk == allow.risk;
+    from && when && until && posture && risk
+}
+
+/// Finds rules that an allow of a higher priority, which asks for nothing, always decides before.
+pub(super) fn shadowed(policy: &Policy) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let decides = |rule: &&Rule| rule.effect == Effect::Allow && rule.conditions.is_empty();
+    let mut deciding: BTreeMap<&Name, Vec<&Rule>> = BTreeMap::new();
+    for rule in policy.rules().iter().filter(decides) {
+        for resource in &rule.to {
+            deciding.entry(resource).or_default().push(rule);
+        }
+    }
+    let mut compared = 0_usize;
+    for rule in policy.rules() {
+        // What decides before it speaks of all its resources, so of its first.
+        let deciding = rule.to.first().and_then(|to| deciding.get(to));
+        for higher in deciding.into_iter().flatten() {
+            compared = compared.saturating_add(1);
+            if compared > MAX_COMPARED || findings.len() >= MAX_NAMED {
+                return findings;
+            }
+            let above = higher.priority > rule.priority;
+            if above && rule.to.iter().all(|to| higher.to.contains(to)) && all(policy, rule, higher)
+            {
+                findings.push(Finding {
+                    severity: Severity::Warning,
+                    line: rule.line,
+                    column: 0,
+                    what: format!(
+                        "rule `{}` can never match: allow `{}` in line {} of a higher priority decides before it",
+                        rule.name, higher.name, higher.line
+                    ),
+                    remedy: "if that is not meant, change a priority; or remove it".into(),
+                });
+                break;
+            }
+        }
+    }
+    findings
+}
+
+/// Finds rules whose limit of risk is below what one of their resources always adds to it.
+pub(super) fn too_sensitive(policy: &Policy) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for rule in policy
+        .rules()
+        .iter()
+        .filter(|rule| rule.effect == Effect::Allow)
+    {
+        for (name, resource) in rule
+            .to
+            .iter()
+            .filter_map(|to| Some((to, policy.resource(to)?)))
+        {
+            let Some(limit) = rule.conditions.risk.filter(|limit| limit.is_upper()) else {
+                continue;
+            };
+            if limit.holds(Some(resource.sensitivity)) == RiskHeld::No {
+                findings.push(Finding {
+                    severity: Severity::Warning,
+                    line: rule.line,
+                    column: 0,
+                    what: format!(
+                        "rule `{}` can never match for `{name}`: its sensitivity alone is {}, and risk must be {limit}",
+                        rule.name, resource.sensitivity
+                    ),
+                    remedy: "raise the limit, or lower the sensitivity".into(),
+                });
+            }
+        }
+    }
+    findings
+}
+
+/// Says whether all of whom one rule speaks are people of the other.
+fn all(policy: &Policy, rule: &Rule, other: &Rule) -> bool {
+    let named = |person: &Name| {
+        other.who.iter().any(|who| match who {
+            Who::Person(name) => name == person,
+            Who::Group(group) => policy.is_member(group, person),
+        })
+    };
+    rule.who.iter().all(|who| match who {
+        Who::Person(person) => named(person),
+        Who::Group(group) if other.who.contains(who) => policy.groups.contains_key(group),
+        Who::Group(group) => policy
+            .groups
+            .get(group)
+            .is_some_and(|members| !members.is_empty() && members.iter().all(named)),
+    })
 }
 
 fn contradiction(

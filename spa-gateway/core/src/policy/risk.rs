@@ -176,6 +176,11 @@ pub(super) enum RiskHeld {
 }
 
 impl RiskLimit {
+    /// Says whether a higher risk can only make it fail.
+    pub(super) const fn is_upper(&self) -> bool {
+        matches!(self.comparison, Comparison::AtMost | Comparison::Below)
+    }
+
     pub(super) fn holds(self, total: Option<u16>) -> RiskHeld {
         let Some(total) = total else {
             return RiskHeld::Missing;

@@ -118,6 +118,11 @@ impl Network {
         address.is_ipv4() == self.address.is_ipv4()
             && first_of(address, self.prefix) == self.address
     }
+
+    /// Says whether all of another network lies in it.
+    pub(super) fn covers(self, other: &Self) -> bool {
+        self.prefix <= other.prefix && self.holds_canonical(other.address)
+    }
 }
 
 /// A set of factors.
