@@ -1,4 +1,5 @@
-//! `session cut` under a running stream: from the start of the command to the last packet that reached the resource.
+//! `session cut`, a lock and a policy that takes a resource away, each under a running stream: from the start of the
+//! command to the last packet that reached the resource.
 
 use std::net::UdpSocket;
 use std::process::{Command, Stdio};
@@ -59,11 +60,78 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
         times.p99(),
         "ms",
     ));
+    for cause in CAUSES {
+        let mut times = Vec::new();
+        for machine in machines.iter().cycle().take(pass.of(10, 30)) {
+            let filled =
+                |words: [&str; 3]| words.map(|word| word.replace("MACHINE", &machine.name));
+            let command = filled(cause.command);
+            let words: Vec<&str> = command.iter().map(String::as_str).collect();
+            times.push(last_packet(&gateway, machine, &arrivals, &words)?.0);
+            machine.forget()?;
+            let back = filled(cause.back);
+            let words: Vec<&str> = back
+                .iter()
+                .map(String::as_str)
+                .filter(|word| !word.is_empty())
+                .collect();
+            gateway.ask(&words)?;
+        }
+        let times = Figures::new(times);
+        table.put(
+            Row::new(
+                &format!("{}-to-last-packet-p99", cause.name),
+                &format!("{} → last packet of a running stream, p99", cause.what),
+                times.p99(),
+                "ms",
+            )
+            .within(Budget::Most(100.0))
+            .detail(times.spread()),
+        );
+    }
     Ok(())
 }
 
+/// Something that takes a resource away, and what gives it back.
+struct Cause {
+    name: &'static str,
+    what: &'static str,
+    command: [&'static str; 3],
+    back: [&'static str; 3],
+}
+
+const CAUSES: [Cause; 2] = [
+    Cause {
+        name: "lock",
+        what: "`spa-admin lock` start",
+        command: ["lock", "user:MACHINE", "--json"],
+        back: ["unlock", "user:MACHINE", ""],
+    },
+    Cause {
+        name: "policy",
+        what: "`spa-admin disallow`, which writes the policy and has it read, start",
+        command: ["disallow", "bots", "beat"],
+        back: ["allow", "bots", "beat"],
+    },
+];
+
 /// Milliseconds to the last packet, and what the command says it took.
 fn cut(gateway: &Gateway, machine: &Machine, arrivals: &Arrivals) -> anyhow::Result<(f64, f64)> {
+    let command = ["session", "cut", &machine.name, "--json"];
+    let (last, said) = last_packet(gateway, machine, arrivals, &command)?;
+    let said: serde_json::Value =
+        serde_json::from_slice(&said).context("what the cut says is JSON")?;
+    let took = said["took_ms"].as_f64();
+    Ok((last, took.context("it says how long it took")?))
+}
+
+/// Milliseconds from the start of a command of `spa-admin` to the last packet, and what the command says.
+fn last_packet(
+    gateway: &Gateway,
+    machine: &Machine,
+    arrivals: &Arrivals,
+    command: &[&str],
+) -> anyhow::Result<(f64, Vec<u8>)> {
     machine.space().run(|| machine.knock("beat"))??;
     let beat = Beat::start(machine)?;
     arrivals.forget();
@@ -74,28 +142,22 @@ fn cut(gateway: &Gateway, machine: &Machine, arrivals: &Arrivals) -> anyhow::Res
     let output = Command::new(gateway.programs().path("spa-admin"))
         .arg("--config")
         .arg(gateway.config())
-        .args(["session", "cut", &machine.name, "--json"])
+        .args(command)
         .stdin(Stdio::null())
         .output()?;
     if !output.status.success() {
         bail!(
-            "spa-admin session cut: {}",
+            "spa-admin {}: {}",
+            command.join(" "),
             String::from_utf8_lossy(&output.stderr)
         );
     }
-    let said: serde_json::Value =
-        serde_json::from_slice(&output.stdout).context("what the cut says is JSON")?;
     let last = wait_until("the stream ends", Duration::from_secs(5), || {
         let (_, last) = arrivals.seen();
         (last.elapsed() >= SILENT).then_some(last)
     })?;
     drop(beat);
-    Ok((
-        ms(last.saturating_duration_since(begun)),
-        said["took_ms"]
-            .as_f64()
-            .context("it says how long it took")?,
-    ))
+    Ok((ms(last.saturating_duration_since(begun)), output.stdout))
 }
 
 /// What arrives at the resource.

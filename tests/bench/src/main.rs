@@ -15,6 +15,7 @@ mod incumbent;
 mod inside;
 mod machine;
 mod notices;
+mod policy;
 mod process;
 mod start;
 mod sustained;
@@ -50,12 +51,13 @@ impl Pass {
 type Section = fn(Pass, &mut Table) -> anyhow::Result<()>;
 
 /// In the order of the table.
-const SECTIONS: [(&str, Section); 10] = [
+const SECTIONS: [(&str, Section); 11] = [
     ("accept", accept::measure),
     ("start", start::measure),
     ("thousand", thousand::measure),
     ("sustained", sustained::measure),
     ("cut", cut::measure),
+    ("policy", policy::measure),
     ("flood", flood::measure),
     ("inside", inside::measure),
     ("crowd", crowd::measure),

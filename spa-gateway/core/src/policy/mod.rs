@@ -108,6 +108,8 @@ pub struct Policy {
     postures: Vec<Requirement>,
     rules: Vec<Rule>,
     cases: Vec<Case>,
+    /// How many windows differ.
+    windows: usize,
     index: Index,
 }
 
@@ -195,6 +197,7 @@ impl Policy {
             postures: Vec::new(),
             rules: Vec::new(),
             cases: Vec::new(),
+            windows: 0,
             index: Index::default(),
         }
     }

@@ -5,6 +5,7 @@
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -19,8 +20,6 @@ const HORIZON: i64 = 2 * DAY as i64;
 const OPENING: i64 = 3 * WEEK as i64;
 /// The days as they are written, from Monday.
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
-/// 1970-01-01 was a Thursday: so far into a week from Monday.
-const EPOCH_IN_WEEK: i64 = 3 * DAY as i64;
 
 /// Hours of the week.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +28,18 @@ pub struct Windows {
     text: Box<str>,
     /// From and until, in seconds since Monday 00:00; in order, apart from each other.
     spans: Vec<(u32, u32)>,
+    /// The same for the same hours, throughout a policy: a decision looks at each once.
+    number: usize,
+}
+
+/// Numbers the windows of a policy; gives how many there are.
+pub(super) fn number<'a>(all: impl Iterator<Item = &'a mut Windows>) -> usize {
+    let mut numbers: BTreeMap<Vec<(u32, u32)>, usize> = BTreeMap::new();
+    for windows in all {
+        let next = numbers.len();
+        windows.number = *numbers.entry(windows.spans.clone()).or_insert(next);
+    }
+    numbers.len()
 }
 
 impl Windows {
@@ -54,6 +65,7 @@ impl Windows {
         Ok(Self {
             text: shown.into(),
             spans: merged,
+            number: 0,
         })
     }
 
@@ -61,6 +73,11 @@ impl Windows {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// Gives its number in the policy.
+    pub(super) const fn number(&self) -> usize {
+        self.number
     }
 
     /// Gives the spans, in seconds since Monday 00:00.
@@ -79,12 +96,12 @@ impl Windows {
             let end = face.now.saturating_add(left).min(face.change);
             open_until = Some(end.min(horizon));
             // Spans are apart: only at the end of the week, or where the clock changes, can one go on.
-            let in_week = of_week(&face).saturating_add(left);
+            let in_week = face.in_week().saturating_add(left);
             if end >= horizon || (end < face.change && in_week < i64::from(WEEK)) {
                 break;
             }
             face = if end < face.change {
-                Face { now: end, ..face }
+                face.at(end)
             } else {
                 zone.face_at(end)
             };
@@ -100,7 +117,7 @@ impl Windows {
             if self.left(&face).is_some() {
                 return Some(face.now);
             }
-            let in_week = of_week(&face);
+            let in_week = face.in_week();
             let ahead = self
                 .spans
                 .iter()
@@ -109,7 +126,7 @@ impl Windows {
                 .min()?;
             let next = face.now.saturating_add(ahead);
             face = if next < face.change {
-                Face { now: next, ..face }
+                face.at(next)
             } else {
                 zone.face_at(face.change)
             };
@@ -119,22 +136,13 @@ impl Windows {
 
     /// Gives the seconds the clock must go on to leave the window it shows a time of.
     fn left(&self, face: &Face) -> Option<i64> {
-        let now = of_week(face);
+        let now = face.in_week();
         self.spans
             .iter()
             .map(|(from, until)| (i64::from(*from), i64::from(*until)))
             .find(|(from, until)| (*from..*until).contains(&now))
             .map(|(_, until)| until - now)
     }
-}
-
-/// Gives the seconds since Monday 00:00 that a clock shows.
-const fn of_week(face: &Face) -> i64 {
-    let local = face
-        .now
-        .saturating_add(face.offset)
-        .saturating_add(EPOCH_IN_WEEK);
-    local.rem_euclid(WEEK as i64)
 }
 
 /// Reads one window: days, hours, or both.

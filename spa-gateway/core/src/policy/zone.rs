@@ -33,6 +33,35 @@ pub(super) struct Face {
     pub(super) offset: i64,
     /// The next change of the offset, Unix seconds.
     pub(super) change: i64,
+    /// Seconds since Monday 00:00 that the clock shows. A division, so not made for each window.
+    in_week: i64,
+}
+
+/// Seconds of a week.
+const WEEK: i64 = 7 * 24 * 60 * 60;
+/// 1970-01-01 was a Thursday: so far into a week from Monday, seconds.
+const EPOCH_IN_WEEK: i64 = 3 * 24 * 60 * 60;
+
+impl Face {
+    const fn new(now: i64, offset: i64, change: i64) -> Self {
+        let local = now.saturating_add(offset).saturating_add(EPOCH_IN_WEEK);
+        Self {
+            now,
+            offset,
+            change,
+            in_week: local.rem_euclid(WEEK),
+        }
+    }
+
+    /// Gives the face at another instant before the change.
+    pub(super) const fn at(self, now: i64) -> Self {
+        Self::new(now, self.offset, self.change)
+    }
+
+    /// Gives the seconds since Monday 00:00 that the clock shows.
+    pub(super) const fn in_week(&self) -> i64 {
+        self.in_week
+    }
 }
 
 impl Zone {
@@ -89,11 +118,8 @@ impl Zone {
             .following(instant)
             .next()
             .map_or(i64::MAX, |change| change.timestamp().as_second());
-        Face {
-            now,
-            offset: i64::from(self.rules.to_offset(instant).seconds()),
-            change,
-        }
+        let offset = i64::from(self.rules.to_offset(instant).seconds());
+        Face::new(now, offset, change)
     }
 
     /// Gives the instant at which the clock shows `time`; the earlier one where it does so twice,

@@ -12,6 +12,7 @@ use crate::policy::index::Index;
 use crate::policy::read::{self, Wrong};
 use crate::policy::risk::Weights;
 use crate::policy::rule::{Effect, Factors};
+use crate::policy::window;
 use crate::policy::zone::Zone;
 use crate::policy::{
     Defaults, MAX_GROUPS, MAX_MEMBERS, MAX_PORTS, MAX_RESOURCES, Mode, Policy, Quantum, Resource,
@@ -60,6 +61,8 @@ impl File<'_> {
                 self.rules(value, effect, &policy, &mut rules)?;
             }
         }
+        let windows = rules.iter_mut();
+        policy.windows = window::number(windows.filter_map(|rule| rule.conditions.when.as_mut()));
         policy.index = Index::of(&policy.groups, &rules);
         policy.rules = rules;
         if let Some(cases) = table.get("test") {
