@@ -41,6 +41,7 @@ fn decide(table: &mut Table) -> anyhow::Result<()> {
         ("every rule matches", matching(1000)),
         ("every rule matches, six conditions each", conditioned(1000)),
         ("and every window another", windows(1000)),
+        ("every rule a deny that waits", waiting(1000)),
     ];
     let mut each = Vec::new();
     for (what, rules) in shapes {
@@ -338,6 +339,13 @@ fn conditioned(count: usize) -> String {
     rules(1, count, |_| {
         "who = [\"group:all\"]\nto = [\"r0\"]\nwhen = \"Mon-Fri 08:00-19:00\"\nposture = [\"laptop\"]\nrisk = \"<= 40\"\nfrom = [\"10.0.0.0/8\"]\n".into()
     })
+}
+
+fn waiting(count: usize) -> String {
+    let denies = rules(1, count, |_| {
+        "who = [\"group:all\"]\nto = [\"r0\"]\nwhen = \"Sun 08:00-09:00\"\n".into()
+    });
+    denies.replace("[[allow]]", "[[deny]]")
 }
 
 fn windows(count: usize) -> String {

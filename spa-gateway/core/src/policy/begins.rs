@@ -2,16 +2,19 @@
 //!
 //! Invariant: what an allow gives ends no later than that, so that the kernel closes it and nobody has to come back.
 
-use super::decide::{Deaf, Ends, Evaluation};
+use super::decide::{Ends, Evaluation};
 use super::decision::EndsBy;
 use super::held::Held;
 use super::risk::{RiskHeld, RiskLimit};
 use super::rule::{Network, Rule};
+use super::watcher::Deaf;
 use super::zone::instant_at;
 
 impl Evaluation<'_> {
     /// Gives when a deny of this person that does not match will, by time alone: its window opens, or what
     /// the device said of itself is too old to count. A risk that rises is held against sessions when it does.
+    // Not inlined: it would make every rule slower that needs none of it.
+    #[inline(never)]
     pub(super) fn begins(&self, rule: &Rule) -> Option<Ends> {
         let conditions = &rule.conditions;
         let now = self.request.at?;
@@ -40,8 +43,13 @@ impl Evaluation<'_> {
             }
         }
         if let Some(when) = &conditions.when {
-            let zone = &self.policy.zone;
-            let opens = instant_at(when.opens(zone, &zone.face(begins.at))?);
+            let opens = if begins.at == now {
+                self.opens(when)?
+            } else {
+                let zone = &self.policy.zone;
+                when.opens(zone, &zone.face(begins.at))?
+            };
+            let opens = instant_at(opens);
             if opens > begins.at {
                 begins = Ends {
                     at: opens,

@@ -1,7 +1,7 @@
 //! The engine: one request, the rules of its resource, level by level.
 //!
 //! Invariant: a fact that is not known never satisfies an allow and always triggers a deny. `decide`
-//! and `explain` run the same code; a [`Watcher`] hears what was evaluated, and decides nothing.
+//! and `explain` run the same code; a `Watcher` hears what was evaluated, and decides nothing.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -17,6 +17,7 @@ use super::posture::Standing;
 use super::request::{Grant, Request};
 use super::risk::{RiskHeld, Weighing};
 use super::rule::{DEFAULT_PRIORITY, Effect, Factors, Rule, Who};
+use super::watcher::{Deaf, Failing, RuleState, Watcher};
 use super::window::Windows;
 use super::words;
 use super::zone::{Face, instant_at};
@@ -25,66 +26,7 @@ use super::{Mode, Policy, Resource};
 // What runs for each rule is inlined: of 1,000 rules that match, it is 6.5 µs in place of 12 (`make bench`).
 
 /// How many windows a decision remembers; people write few different ones, and more are only computed anew.
-const KEPT_CLOSINGS: usize = 64;
-
-/// Hears of everything that is evaluated.
-pub(super) trait Watcher {
-    /// Whether it wants to hear of rules that cannot matter any more.
-    const HEARS_ALL: bool;
-    /// Whether it wants clauses at all.
-    const LISTENS: bool = true;
-    /// A clause of the rule that is being evaluated.
-    fn clause(&mut self, held: Held, words: &dyn Fn() -> Clause);
-    /// A rule is done with.
-    fn rule(&mut self, rule: &Rule, state: RuleState);
-    /// The just-in-time grant is done with.
-    fn grant(&mut self, grant: Grant, state: RuleState);
-}
-
-/// What became of a rule.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RuleState {
-    /// All of it holds.
-    Matches,
-    /// A condition does not.
-    Fails,
-    /// It speaks of other people.
-    OtherPeople,
-    /// A higher level, or a deny of its own, decided before it.
-    NotReached,
-}
-
-/// Hears nothing.
-pub(super) struct Deaf;
-
-impl Watcher for Deaf {
-    const HEARS_ALL: bool = false;
-    const LISTENS: bool = false;
-    fn clause(&mut self, _: Held, _: &dyn Fn() -> Clause) {}
-    fn rule(&mut self, _: &Rule, _: RuleState) {}
-    fn grant(&mut self, _: Grant, _: RuleState) {}
-}
-
-/// Keeps the clauses of one rule that failed, or that triggered it.
-struct Failing {
-    effect: Effect,
-    clauses: Vec<Clause>,
-}
-
-impl Watcher for Failing {
-    const HEARS_ALL: bool = false;
-    fn clause(&mut self, held: Held, words: &dyn Fn() -> Clause) {
-        let counts = match self.effect {
-            Effect::Allow => !held.satisfies(),
-            Effect::Deny => held.triggers(),
-        };
-        if counts {
-            self.clauses.push(words());
-        }
-    }
-    fn rule(&mut self, _: &Rule, _: RuleState) {}
-    fn grant(&mut self, _: Grant, _: RuleState) {}
-}
+const KEPT_WINDOWS: usize = 64;
 
 impl Policy {
     /// Decides one request.
@@ -112,7 +54,8 @@ impl Policy {
             source: request.source.map(|source| source.to_canonical()),
             standings: alloc::vec![Cell::new(None); self.postures.len()],
             denied_from: Cell::new(NEVER),
-            closings: alloc::vec![Cell::new(None); self.windows.min(KEPT_CLOSINGS)],
+            closings: alloc::vec![Cell::new(None); self.windows.min(KEPT_WINDOWS)],
+            openings: alloc::vec![Cell::new(None); self.windows.min(KEPT_WINDOWS)],
         };
         match evaluation.decide(watcher) {
             Decision::Deny(deny) if evaluation.learns(&deny) => {
@@ -156,6 +99,8 @@ pub(super) struct Evaluation<'a> {
     denied_from: Cell<Ends>,
     /// When each window closes, once a rule asked for it: the seconds, if it is open.
     closings: Vec<Cell<Option<Option<i64>>>>,
+    /// When each window opens next, once a deny asked for it.
+    openings: Vec<Cell<Option<Option<i64>>>>,
 }
 
 /// What the conditions of one rule came to.
@@ -385,15 +330,16 @@ impl<'a> Evaluation<'a> {
     /// Gives when a window closes, if it is open.
     #[inline(always)]
     fn closes(&self, when: &Windows, face: &Face) -> Option<i64> {
-        let kept = self.closings.get(when.number());
-        if let Some(closes) = kept.and_then(Cell::get) {
-            return closes;
-        }
-        let closes = when.closes(&self.policy.zone, face);
-        if let Some(kept) = kept {
-            kept.set(Some(closes));
-        }
-        closes
+        kept(self.closings.get(when.number()), || {
+            when.closes(&self.policy.zone, face)
+        })
+    }
+
+    /// Gives when a window opens next.
+    pub(super) fn opens(&self, when: &Windows) -> Option<i64> {
+        kept(self.openings.get(when.number()), || {
+            when.opens(&self.policy.zone, self.face.as_ref()?)
+        })
     }
 
     #[inline(always)]
@@ -596,6 +542,22 @@ impl Merged {
             self.by = Some(Authority::Grant(grant.id));
         }
     }
+}
+
+/// Gives what is kept, or computes it once.
+#[inline(always)]
+fn kept(
+    cell: Option<&Cell<Option<Option<i64>>>>,
+    compute: impl Fn() -> Option<i64>,
+) -> Option<i64> {
+    if let Some(found) = cell.and_then(Cell::get) {
+        return found;
+    }
+    let computed = compute();
+    if let Some(cell) = cell {
+        cell.set(Some(computed));
+    }
+    computed
 }
 
 const fn known(held: Option<bool>) -> Held {

@@ -34,6 +34,7 @@ mod risk;
 mod rule;
 mod suite;
 mod trace;
+mod watcher;
 mod window;
 mod words;
 mod zone;
@@ -49,7 +50,6 @@ use spa_order::Protocol;
 use spa_proto::ResourceId;
 
 pub use check::{Finding, Report, Severity, check};
-pub use decide::RuleState;
 pub use decision::{Allow, Authority, Decision, Deny, EndsBy, Limits, Reason};
 pub use error::PolicyError;
 pub use fact::{Fact, FactSource, Facts, Field, Platform, Shape, Value, Version};
@@ -65,6 +65,7 @@ pub use risk::{HourSeen, NetworkSeen, RiskInput, RiskLimit, RiskPart, Signals, W
 pub use rule::{Conditions, DEFAULT_PRIORITY, Effect, Factors, MAX_PRIORITY, Network, Rule, Who};
 pub use suite::{Case, CaseResult, Expect};
 pub use trace::{RuleTrace, Trace};
+pub use watcher::RuleState;
 pub use window::Windows;
 pub use zone::Zone;
 

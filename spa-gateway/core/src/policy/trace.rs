@@ -8,12 +8,12 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::Policy;
-use super::decide::{RuleState, Watcher};
 use super::decision::{Decision, Deny, Reason};
 use super::held::{Clause, Held};
 use super::request::{Grant, Request};
 use super::risk::RiskPart;
 use super::rule::{DEFAULT_PRIORITY, Effect, Rule, Who};
+use super::watcher::{RuleState, Watcher};
 use super::words::left;
 
 /// A decision, explained.
