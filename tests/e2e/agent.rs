@@ -283,6 +283,35 @@ fn a_session_is_renewed_to_the_limit_and_not_beyond() {
     assert!(said.contains("its time was over"), "{said}");
 }
 
+/// A session that an administrator cut is not called connected: at once where the gateway's last word arrived, else when it was
+/// not heard for 50 s.
+#[test]
+fn a_cut_session_is_not_called_connected() {
+    let (place, mut ana) = with_ana();
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    wait_until("the gateway is heard", REACHED, || {
+        status(&ana)["heard_age_s"].as_u64()
+    })
+    .unwrap();
+    assert_eq!(status(&ana)["state"], "connected");
+    place.gateway.ask(&["session", "cut", "ana"]).unwrap();
+    wait_until("status says so", Duration::from_secs(70), || {
+        (status(&ana)["state"] != "connected").then_some(())
+    })
+    .unwrap();
+    place.assert_everything_closed();
+}
+
+/// Where policy lets nothing flow before the rekey, `spa knock` returns when everything flows.
+#[test]
+fn a_knock_returns_when_the_required_rekey_is_done() {
+    let policy = POLICY.replace("[defaults]\n", "[defaults]\npq = \"required\"\n");
+    let (place, mut ana) = with_policy(&policy);
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    assert_eq!(status(&ana)["keys"], "post-quantum");
+    place.assert_reaches_wiki(&ana);
+}
+
 /// `spa passwd` changes what the gateway knows: the new password opens, the old one is silence.
 #[test]
 fn a_password_is_changed_through_the_session() {

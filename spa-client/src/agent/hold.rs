@@ -249,8 +249,8 @@ impl<'a> Holder<'a> {
                 if let Some(known) = known {
                     self.know(&known);
                 }
-                say(REKEYED);
             }
+            Word::Flows => say(REKEYED),
             Word::NotRekeyed(why) => {
                 say(&format!("{NOT_REKEYED} {why}"));
                 self.terms.keys = Keys::Refused(why);

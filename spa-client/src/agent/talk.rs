@@ -11,7 +11,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use spa_proto::channel::{self, Event, Grants, PostureTaken, Rekey, Rekeying, Renew, Renewed};
+use spa_proto::channel::{
+    self, Event, Grants, PostureTaken, Rekey, RekeyState, Rekeying, Renew, Renewed,
+};
 use spa_proto::{CredentialId, RekeyAsk, WgPsk};
 use zeroize::Zeroizing;
 
@@ -33,6 +35,12 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// A gateway heard this lately can be reached through the tunnel: it says something every 20 s (SPEC §12).
 pub(super) const ALIVE: Duration = Duration::from_secs(25);
 
+/// How long a handshake may take to be seen at the gateway: longer than the 250 ms between two ticks of gotatun's timers.
+const CONFIRM: Duration = Duration::from_millis(300);
+
+/// How often that is looked for.
+const CONFIRMATIONS: u32 = 4;
+
 /// The bounds of what a gateway may make of the interval between reports.
 const REPORTS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
 
@@ -49,6 +57,8 @@ const STACK: usize = 512 * 1024;
 pub(super) enum Word {
     /// A new preshared key; the gateway has it already.
     Rekeyed(WgPsk, Option<Known>),
+    /// The rekey holds nothing up any more.
+    Flows,
     /// There will be none, for this reason.
     NotRekeyed(String),
     /// What the session has.
@@ -299,23 +309,59 @@ impl Asker {
     /// The post-quantum key, first of all. A lost answer is mended by asking again (SPEC §12).
     fn rekey(&mut self) -> Goes {
         loop {
-            let word = match self.try_rekey() {
-                Ok(psk) => Word::Rekeyed(psk, self.known()),
+            let before = self.known();
+            let required = before
+                .as_ref()
+                .is_some_and(|known| known.grants.rekey == RekeyState::Required);
+            match self.try_rekey() {
+                Ok(psk) => {
+                    self.silences = 0;
+                    self.mouth.say(Word::Rekeyed(psk.duplicate(), before));
+                    if !required {
+                        self.mouth.say(Word::Flows);
+                    }
+                    let goes = self.confirm(&psk);
+                    self.mouth.say(Word::Flows);
+                    return goes;
+                }
                 Err(ControlError::Silent(_)) => {
                     self.silence();
-                    match self.todo.recv_timeout(AGAIN) {
-                        Err(RecvTimeoutError::Disconnected) => return Goes::Over,
-                        Ok(_) | Err(RecvTimeoutError::Timeout) => continue,
+                    if let Goes::Over = self.pause(AGAIN) {
+                        return Goes::Over;
                     }
                 }
-                Err(error) => Word::NotRekeyed(error.to_string()),
-            };
-            self.silences = 0;
-            return if self.mouth.say(word) {
-                Goes::On
-            } else {
-                Goes::Over
-            };
+                Err(error) => {
+                    self.silences = 0;
+                    self.mouth.say(Word::NotRekeyed(error.to_string()));
+                    return Goes::On;
+                }
+            }
+        }
+    }
+
+    /// Makes sure that the gateway saw a handshake under the new key: the embedded WireGuard tells when one was only as well
+    /// as its timers go, so that one right after the key may look older than it. Then another is made.
+    fn confirm(&mut self, psk: &WgPsk) -> Goes {
+        for _ in 0..CONFIRMATIONS {
+            if let Goes::Over = self.pause(CONFIRM) {
+                return Goes::Over;
+            }
+            match self.known().map(|known| known.grants.rekey) {
+                Some(RekeyState::Set) => {
+                    self.mouth.say(Word::Rekeyed(psk.duplicate(), None));
+                }
+                Some(_) => return Goes::On,
+                None => {}
+            }
+        }
+        Goes::On
+    }
+
+    /// Waits; what is asked meanwhile comes after it in any case.
+    fn pause(&self, length: Duration) -> Goes {
+        match self.todo.recv_timeout(length) {
+            Err(RecvTimeoutError::Disconnected) => Goes::Over,
+            Ok(_) | Err(RecvTimeoutError::Timeout) => Goes::On,
         }
     }
 
