@@ -85,6 +85,18 @@ impl Teller {
     }
 }
 
+/// Reads one request as a connection does, for those who check how: its call, and how many bytes it took. `None`: it
+/// is refused, or more of it is to come.
+#[must_use]
+pub fn read_request(bytes: &[u8]) -> Option<(Call, usize)> {
+    let (head, length) = http::read(bytes).ok()??;
+    let route = calls::Route::of(head.method, &head.path).ok()?;
+    let body = route.body_length(&head).ok()?;
+    let end = length.checked_add(body)?;
+    let call = route.call(bytes.get(length..end)?).ok()?;
+    Some((call, end))
+}
+
 /// Listens on the tunnel addresses, through the WireGuard interface only. To be called with privilege and before
 /// the sandbox, which lets nobody bind. An address need not be there yet.
 ///

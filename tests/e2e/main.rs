@@ -4,6 +4,7 @@
 mod administration;
 mod agent;
 mod asked;
+mod channel;
 mod configuration;
 mod control;
 mod crash;

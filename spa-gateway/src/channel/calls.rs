@@ -7,7 +7,7 @@ use spa_gateway_core::{Call, CallAnswer, CallRefusal};
 use spa_proto::SessionId;
 use spa_proto::channel::{self, MAX_BODY, MAX_POSTURE, Nothing, Rekey, Rekeying};
 
-use super::http::Method;
+use super::http::{Head, Method};
 
 /// A call, before its body is read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -203,11 +203,23 @@ impl Route {
     }
 
     /// The longest body it may have, bytes.
-    pub const fn max_body(&self) -> usize {
+    const fn max_body(&self) -> usize {
         match self {
             Self::Get(_) => 0,
             Self::Post(Post::Posture) => MAX_POSTURE,
             Self::Post(_) => MAX_BODY,
+        }
+    }
+
+    /// Gives how long the body is, if it may be that long.
+    ///
+    /// # Errors
+    /// It does not say, or is too long.
+    pub fn body_length(&self, head: &Head) -> Result<usize, Problem> {
+        match (self, head.length) {
+            (Self::Post(_), None) => Err(Problem::LENGTH_MISSING),
+            (_, Some(length)) if length > self.max_body() => Err(Problem::BODY_TOO_LARGE),
+            (_, length) => Ok(length.unwrap_or(0)),
         }
     }
 

@@ -89,11 +89,10 @@ impl Connection {
             Ok(Err(error)) => return Err(error),
             Err(_) => return self.refuse(&Problem::TOO_SLOW).await,
         };
-        let route = match self.admit(&head) {
-            Ok(route) => route,
+        let (route, length) = match self.admit(&head) {
+            Ok(admitted) => admitted,
             Err(problem) => return self.refuse(&problem).await,
         };
-        let length = head.length.unwrap_or(0);
         match timeout_at(deadline, self.fill(length)).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => return Ok(Next::Close),
@@ -150,7 +149,7 @@ impl Connection {
     }
 
     /// Counts a request and finds its call, before any of its body is read.
-    fn admit(&self, head: &Head) -> Result<Route, Problem> {
+    fn admit(&self, head: &Head) -> Result<(Route, usize), Problem> {
         // Nobody reads the body of a request that is refused here.
         let has_body = head.close || head.length.unwrap_or(0) > 0;
         self.seat.request().map_err(|wait| Problem {
@@ -161,11 +160,8 @@ impl Connection {
             close: problem.close || has_body,
             ..problem
         })?;
-        match (&route, head.length) {
-            (Route::Post(_), None) => Err(Problem::LENGTH_MISSING),
-            (_, Some(length)) if length > route.max_body() => Err(Problem::BODY_TOO_LARGE),
-            _ => Ok(route),
-        }
+        let length = route.body_length(head)?;
+        Ok((route, length))
     }
 
     /// Reads until `length` bytes are there; whether they came.

@@ -5,6 +5,7 @@
 
 pub mod choices;
 pub mod config_file;
+pub mod control_http;
 pub mod control_json;
 pub mod datagram;
 pub mod gateway_events;
@@ -23,6 +24,7 @@ pub type Run = fn(&[u8]);
 /// Every target by the name of its corpus and its file in `fuzz/fuzz_targets`.
 pub const TARGETS: &[(&str, Run)] = &[
     ("config_file", config_file::run),
+    ("control_http", control_http::run),
     ("control_json", control_json::run),
     ("datagram", datagram::run),
     ("gateway_events", gateway_events::run),

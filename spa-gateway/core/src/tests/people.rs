@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use core::time::Duration;
 
-use spa_proto::{DerivedKeys, Outcome, RecoveryCode};
+use spa_proto::{Ask, DerivedKeys, Outcome, RecoveryCode, SecondFactor};
 
 use super::rig::{Device, Did, Rig};
 use crate::{
@@ -254,6 +254,29 @@ fn a_resync_that_the_disk_has_after_a_knock_does_not_bring_its_marks_back() {
     rig.run();
     assert_eq!(rig.count(Refusal::Replayed), 1);
     assert_eq!(rig.replies.len(), 1);
+}
+
+#[test]
+fn a_phone_that_was_reset_opens_nothing_and_its_session_goes_on() {
+    let mut ana = Device::of("ana", 7);
+    let mut rig = Rig::with(&[&ana]);
+    rig.open(&mut ana, &["wiki"]).expect("granted");
+    assert!(rig.shake(&ana));
+    rig.pass_secs(31);
+    let old = rig.code(&ana.person).expect("a person");
+    rig.gateway
+        .reset_totp(&ana.person, &mut rig.entropy)
+        .expect("reset");
+    rig.run();
+    assert_ne!(rig.code(&ana.person), Some(old));
+    let mut ask = rig.open_ask(&mut ana, &["wiki"]);
+    if let Ask::Open(open) = &mut ask {
+        open.factor = SecondFactor::Totp(old);
+    }
+    assert!(rig.ask(&mut ana, ask).is_none(), "silence");
+    assert_eq!(rig.kernel.peers.len(), 1);
+    let row = rig.store.persons[0].totp.as_ref().expect("a secret");
+    assert!(!row.proven, "the next enrolment hands it over");
 }
 
 #[test]

@@ -1,0 +1,85 @@
+//! The control channel under bad manners, from inside a live tunnel: what a hostile program on a client's machine can say.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use spa_tests::person::Person;
+use spa_tests::serve;
+use spa_tests::topology::endpoint;
+
+use crate::fixture::{REACHED, with_ana};
+
+const GATEWAY_INSIDE: &str = "10.200.0.1";
+const CONTROL: u16 = 8700;
+
+fn connect(person: &Person) -> TcpStream {
+    serve::connect(person.space(), endpoint(GATEWAY_INSIDE, CONTROL), REACHED).unwrap()
+}
+
+/// Says something and hears all that comes back until the gateway hangs up.
+fn say(person: &Person, text: &[u8]) -> String {
+    let mut stream = connect(person);
+    // It may hang up in the middle of it.
+    let _ = stream.write_all(text);
+    let mut heard = Vec::new();
+    let _ = stream.read_to_end(&mut heard);
+    String::from_utf8_lossy(&heard).into_owned()
+}
+
+fn get(path: &str, more: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\n{more}Connection: close\r\n\r\n")
+}
+
+fn post(path: &str, body: &str) -> String {
+    let length = body.len();
+    format!("POST {path} HTTP/1.1\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+}
+
+/// Without its bearer a session is told nothing and changes nothing; ten megabytes, lies and half a request are refused; a hundred requests at once
+/// are twenty. Meanwhile, and after, the session lives.
+#[test]
+fn a_hostile_program_inside_the_tunnel_learns_nothing_and_breaks_nothing() {
+    let (place, mut ana) = with_ana();
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    let mut half = connect(&ana);
+    half.write_all(b"POST /v1/posture HTTP/1.1\r\nContent-Length: 10\r\n\r\n{\"fa")
+        .unwrap();
+    let stranger = say(&ana, get("/v1/grants", "").as_bytes());
+    let forged = format!("Authorization: Bearer {}\r\n", "0f".repeat(32));
+    let forger = say(&ana, get("/v1/grants", &forged).as_bytes());
+    assert!(stranger.starts_with("HTTP/1.1 401 "), "{stranger}");
+    assert_eq!(stranger, forger);
+    let closer = say(&ana, post("/v1/close", "{}").as_bytes());
+    assert!(closer.starts_with("HTTP/1.1 401 "), "{closer}");
+    let liar = say(&ana, post("/v1/posture", r#"{"facts":[]}"#).as_bytes());
+    assert!(liar.starts_with("HTTP/1.1 400 "), "{liar}");
+    let huge = say(
+        &ana,
+        b"POST /v1/posture HTTP/1.1\r\nContent-Length: 10485760\r\n\r\n",
+    );
+    assert!(huge.starts_with("HTTP/1.1 413 "), "{huge}");
+    let many = get("/v1/grants", "").replace("Connection: close\r\n", "");
+    // Each of them is refused and closes its connection, so each takes one of its own.
+    let answers: Vec<String> = (0..100).map(|_| say(&ana, many.as_bytes())).collect();
+    let refused = answers
+        .iter()
+        .filter(|heard| heard.starts_with("HTTP/1.1 401 "))
+        .count();
+    let slowed = answers
+        .iter()
+        .filter(|heard| heard.starts_with("HTTP/1.1 429 "))
+        .count();
+    assert!(
+        refused < 60 && slowed > 0,
+        "{refused} refused, {slowed} slowed down"
+    );
+    place.assert_reaches_wiki(&ana);
+    assert_eq!(place.gateway.sessions().unwrap().len(), 1);
+    // Half a request has ten seconds.
+    let mut heard = String::new();
+    half.set_read_timeout(None).unwrap();
+    half.read_to_string(&mut heard).unwrap();
+    assert!(heard.starts_with("HTTP/1.1 408 "), "{heard}");
+    ana.run(&["close"]).unwrap().success().unwrap();
+    place.assert_everything_closed();
+}
