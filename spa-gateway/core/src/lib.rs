@@ -97,7 +97,7 @@ pub use audit::{AuditKind, AuditRecord};
 pub use change::{Change, Record};
 pub use channel::{Call, CallAnswer, CallId, CallRefusal, Caller, MISSED_REPORTS};
 pub use clock::FLOOR_EVERY;
-pub use closing::{EndReason, LAST_WORD, RETRY};
+pub use closing::{EndReason, LAST_ANSWER, LAST_WORD, RETRY};
 pub use count::COUNT_EVERY;
 pub use credential::{ENROL_WITHIN, MAX_CANDIDATES, MAX_FAILURES, MAX_REPEATS, REPEAT_WITHIN};
 pub use effect::{Effect, EffectFailure, EffectId, EffectKind, Reply};

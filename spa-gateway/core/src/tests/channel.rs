@@ -12,7 +12,7 @@ use spa_proto::{ProofSecret, RekeyAsk, control_bearer};
 
 use super::rig::{Device, Did, Rig, firewall, report};
 use crate::policy::look_again;
-use crate::{AuditKind, Call, CallAnswer, CallRefusal, LAST_WORD, Policy, Selector};
+use crate::{AuditKind, Call, CallAnswer, CallRefusal, LAST_ANSWER, LAST_WORD, Policy, Selector};
 
 const BASE: &str = r#"
     [group]
@@ -145,7 +145,7 @@ fn close_is_on_disk_then_answered_then_closed() {
     // Nothing passes any more, and the answer still gets to the client.
     assert!(ports(&rig).is_empty() && rig.kernel.doors(rig.now).is_empty());
     assert_eq!(rig.kernel.peers.len(), 1);
-    rig.pass(LAST_WORD);
+    rig.pass(LAST_ANSWER);
     assert!(rig.kernel.is_empty(rig.now));
     assert_eq!(rig.audited(AuditKind::SessionEnded).len(), 1);
     let ended = rig.told(&bo).pop().expect("told").clone();
