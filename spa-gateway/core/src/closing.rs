@@ -273,12 +273,10 @@ impl Gateway {
         self.start_closing(Steps::now([CloseStep::Door(door)]), None, now);
     }
 
-    /// Closes flows, and what conntrack knows of the session's addresses.
-    pub(crate) fn close_flows(&mut self, id: SessionId, flows: &[Flow], now: Now) {
-        let mut steps: Vec<CloseStep> = flows.iter().copied().map(CloseStep::Flow).collect();
-        if let Some(session) = self.sessions.of(id) {
-            steps.extend(session.terms.addresses.each().map(CloseStep::Forget));
-        }
+    /// Closes flows of a session that goes on. What conntrack knows of its addresses stays: nothing passes by that, and
+    /// forgetting it would break what the session keeps, whose translation (masquerade) is in there too.
+    pub(crate) fn close_flows(&mut self, flows: &[Flow], now: Now) {
+        let steps: Vec<CloseStep> = flows.iter().copied().map(CloseStep::Flow).collect();
         self.start_closing(Steps::now(steps), None, now);
     }
 

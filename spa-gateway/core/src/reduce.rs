@@ -238,7 +238,7 @@ impl Gateway {
         let lost = |flow: &&Flow| !after.flows.contains_key(flow);
         let lost: Vec<Flow> = before.flows.keys().filter(lost).copied().collect();
         if !lost.is_empty() {
-            self.close_flows(id, &lost, now);
+            self.close_flows(&lost, now);
         }
         let sooner = after.deadline < before.deadline;
         let changed: Vec<Flow> = after
