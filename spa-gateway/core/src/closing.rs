@@ -47,6 +47,8 @@ pub(crate) struct Closing {
     /// Those that come a moment later.
     later: Vec<CloseStep>,
     end: Option<End>,
+    /// A peer that no session accounts for: whose addresses it has is not known.
+    stray: bool,
 }
 
 /// What a closing is to do.
@@ -285,6 +287,11 @@ impl Gateway {
         self.start_closing(Steps::now([CloseStep::Peer(wg_key)]), None, now);
     }
 
+    /// Says whether such a peer may still be there: until it is confirmed gone, no address is lent that it might have.
+    pub(crate) fn has_strays(&self) -> bool {
+        self.closings.values().any(|closing| closing.stray)
+    }
+
     /// Ends a session of the store that cannot go on after a restart: its peer is a stray one, its
     /// flows are gone with the old table, and conntrack forgets it.
     pub(crate) fn close_remains(&mut self, id: SessionId, resting: RestingRow, now: Now) {
@@ -301,6 +308,7 @@ impl Gateway {
     fn start_closing(&mut self, steps: Steps, end: Option<End>, now: Now) {
         self.last_closing = self.last_closing.wrapping_add(1);
         let id = ClosingId(self.last_closing);
+        let stray = end.is_none() && matches!(steps.now[..], [CloseStep::Peer(_)]);
         let is_whole = steps.later.is_empty();
         self.closings.insert(
             id,
@@ -309,6 +317,7 @@ impl Gateway {
                 failed: steps.now,
                 later: steps.later,
                 end,
+                stray,
             },
         );
         if !is_whole {

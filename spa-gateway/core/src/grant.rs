@@ -117,6 +117,9 @@ impl Gateway {
         if self.sessions.are_full(capacity, id, now) {
             return Err(full("the gateway is full"));
         }
+        if self.has_strays() {
+            return Err(full("a peer of before the restart is still being removed"));
+        }
         let addresses = self
             .pool
             .take(now.mono)

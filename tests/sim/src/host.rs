@@ -151,7 +151,15 @@ impl Host {
         }
         self.stalled = false;
         self.trouble = now.mono;
+        self.judge.strays = self.has_strays(now);
         self.settle(now)
+    }
+
+    /// Says whether a peer is there that no session accounts for, or one that is over.
+    fn has_strays(&self, now: Now) -> bool {
+        let live = |known: &Known| known.deadline > now.mono.as_millis();
+        let mut peers = self.kernel.peers.keys();
+        peers.any(|wg_key| !self.judge.known(wg_key).is_some_and(live))
     }
 
     /// Dies, after performing some effects of which it never hears.
@@ -181,6 +189,8 @@ impl Host {
         }
         while self.step(now)? {}
         self.stalled_since = None;
+        // One that is gone may have been reported as still there: then the next try finds out.
+        self.judge.strays &= self.has_strays(now) || now.mono.since(self.trouble) <= GRACE;
         if self.gateway.is_some() && !self.judge.waiting.is_empty() {
             return Err("a knock waits though nothing is under way".into());
         }

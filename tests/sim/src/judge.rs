@@ -121,6 +121,8 @@ pub(crate) struct Judge {
     granted_at: Vec<u64>,
     /// A clock was set: what counts in wall time may count longer.
     pub(crate) clock_was_set: bool,
+    /// A peer of before the restart may still be there: nobody is let in until it is gone.
+    pub(crate) strays: bool,
 }
 
 /// What is on disk, for the marks that must never be set twice.
@@ -187,6 +189,7 @@ impl Judge {
             sessions: Vec::new(),
             granted_at: Vec::new(),
             clock_was_set,
+            strays: false,
         }
     }
 
@@ -423,7 +426,10 @@ impl Judge {
             .granted_at
             .iter()
             .filter(|at| mono.saturating_sub(**at) <= REST + 13 * 60_000);
-        self.clock_was_set || places >= place::CAPACITY as usize || recent.count() >= place::POOL
+        self.clock_was_set
+            || self.strays
+            || places >= place::CAPACITY as usize
+            || recent.count() >= place::POOL
     }
 
     /// Takes the outcome as it came.

@@ -1,5 +1,6 @@
 //! After a crash the kernel is made equal to the store, or to nothing.
 
+use spa_order::Order;
 use spa_proto::Ask;
 
 use super::rig::{Device, Rig};
@@ -57,6 +58,26 @@ fn a_peer_that_no_session_accounts_for_is_removed() {
     rig.kernel.peers.insert([3; 32], state);
     rig.restart();
     assert!(rig.kernel.peers.is_empty());
+}
+
+#[test]
+fn no_address_is_lent_while_a_peer_that_may_have_it_is_still_there() {
+    let mut bot = Device::of("bot", 7);
+    let mut rig = Rig::with(&[&bot]);
+    let state = PeerState {
+        endpoint: None,
+        handshake_age_ms: None,
+        rx: 0,
+        tx: 0,
+    };
+    rig.kernel.peers.insert([3; 32], state);
+    rig.refuses = |order| matches!(order, Order::RemovePeer { .. });
+    rig.restart();
+    assert!(rig.open(&mut bot, &["wiki"]).is_none());
+    assert_eq!(rig.count(Refusal::Capacity), 1);
+    rig.refuses = |_| false;
+    rig.pass_secs(1);
+    assert!(rig.open(&mut bot, &["wiki"]).is_some());
 }
 
 #[test]
