@@ -8,12 +8,16 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, OFlags};
 use zeroize::Zeroizing;
 
 /// No file of ours is longer; a longer one is damaged.
 const LONGEST: u64 = 64 * 1024;
+
+/// How often a lock that is held is tried again.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Why a private file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -171,11 +175,11 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "the open file is the lock")] File);
 
-/// Takes the lock file at `path`, without waiting.
+/// Takes the lock file at `path`, waiting up to `patience` for whoever holds it.
 ///
 /// # Errors
-/// [`FileError::Busy`] when another process holds it.
-pub fn lock(path: &Path) -> Result<Lock, FileError> {
+/// [`FileError::Busy`] when another process still holds it then.
+pub fn lock(path: &Path, patience: Duration) -> Result<Lock, FileError> {
     let io = |source: io::Error| FileError::Io {
         doing: "lock",
         path: path.to_path_buf(),
@@ -188,10 +192,16 @@ pub fn lock(path: &Path) -> Result<Lock, FileError> {
         .mode(0o600)
         .open(path)
         .map_err(io)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Lock(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(FileError::Busy),
-        Err(errno) => Err(io(errno.into())),
+    let begun = Instant::now();
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Lock(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < patience => {
+                std::thread::sleep(LOOK);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(FileError::Busy),
+            Err(errno) => return Err(io(errno.into())),
+        }
     }
 }
 
@@ -294,9 +304,27 @@ mod tests {
     fn a_lock_keeps_others_out() {
         let scratch = Scratch::new("lock");
         let path = scratch.path().join("lock");
-        let held = lock(&path).expect("free");
-        assert!(matches!(lock(&path), Err(FileError::Busy)));
+        let held = lock(&path, Duration::ZERO).expect("free");
+        assert!(matches!(lock(&path, Duration::ZERO), Err(FileError::Busy)));
         drop(held);
-        lock(&path).expect("free again");
+        lock(&path, Duration::ZERO).expect("free again");
+    }
+
+    #[test]
+    fn a_lock_is_waited_for() {
+        let scratch = Scratch::new("lock-waited");
+        let path = scratch.path().join("lock");
+        let held = lock(&path, Duration::ZERO).expect("free");
+        let (began, begun) = std::sync::mpsc::channel();
+        let waiting = {
+            let path = path.clone();
+            std::thread::spawn(move || {
+                began.send(()).expect("the test listens");
+                lock(&path, Duration::from_secs(60)).map(drop)
+            })
+        };
+        begun.recv().expect("it began");
+        drop(held);
+        waiting.join().expect("no panic").expect("free in the end");
     }
 }

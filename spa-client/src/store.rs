@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use spa_proto::CredentialId;
 
@@ -12,6 +13,9 @@ use crate::memory::Memory;
 use crate::places::{PlaceError, Places, make_private};
 use crate::private_file::{self, FileError, Lock, damaged};
 use crate::profile::{Profile, Stage};
+
+/// How long a command waits for another: a knock that gets no answer takes 8 s.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// All profiles.
 pub struct Store {
@@ -236,12 +240,13 @@ impl Entry {
         self.directory.join("posture-command")
     }
 
-    /// Keeps other commands away from this profile while the value lives.
+    /// Keeps other commands away from this profile while the value lives. The agent holds it for as long as a knock of
+    /// its own takes (ROAM, CLOSE): that is waited for.
     ///
     /// # Errors
     /// When another command is at work.
     pub fn lock(&self) -> Result<Lock, StoreError> {
-        Ok(private_file::lock(&self.directory.join("lock"))?)
+        Ok(private_file::lock(&self.directory.join("lock"), PATIENCE)?)
     }
 
     /// Forgets the profile.

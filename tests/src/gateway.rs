@@ -203,6 +203,17 @@ impl Gateway {
         self.start_as(command)
     }
 
+    /// Starts the daemon towards a point that lies in its start; whoever calls waits for it.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn begin_start_to_pause_at(&mut self, point: &str) -> anyhow::Result<()> {
+        let mut command = self.daemon_command();
+        command.env("SPA_PAUSE_AT", point);
+        self.daemon = Some(Program::start(&self.logs, "spa-gateway", &mut command)?);
+        Ok(())
+    }
+
     /// The same, with a log on a disk that is full.
     ///
     /// # Errors

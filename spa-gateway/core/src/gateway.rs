@@ -166,6 +166,9 @@ impl Gateway {
         for row in snapshot.resting {
             let until = now.mono.after(row.until.since(now.wall));
             gateway.pool.rest(row.tunnel4, row.tunnel6, until);
+            if row.until > now.wall {
+                gateway.forget_remains(&row, now);
+            }
         }
         for row in snapshot.sessions {
             gateway.restore_session(row, now);

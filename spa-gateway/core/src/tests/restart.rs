@@ -126,6 +126,24 @@ fn a_resting_address_rests_on_over_a_restart() {
     assert_ne!(first.tunnel4, second.tunnel4);
 }
 
+/// The daemon may have been killed between the record of an end and conntrack's forgetting.
+#[test]
+fn conntrack_forgets_at_the_start_what_the_store_knows_to_be_over() {
+    let mut bot = Device::of("bot", 7);
+    let mut rig = Rig::with(&[&bot]);
+    let session = rig.open(&mut bot, &["wiki"]).expect("granted");
+    let close = Ask::Close(bot.session_id());
+    rig.ask(&mut bot, close).expect("closed");
+    rig.kernel.forgotten.clear();
+    rig.restart();
+    let address = session.tunnel4.expect("the pool has IPv4");
+    assert!(rig.kernel.forgotten.contains(&address.into()));
+    rig.pass(crate::pool::REST);
+    rig.kernel.forgotten.clear();
+    rig.restart();
+    assert!(rig.kernel.forgotten.is_empty());
+}
+
 #[test]
 fn a_revoked_device_stays_revoked_over_a_restart() {
     let mut bot = Device::of("bot", 7);
