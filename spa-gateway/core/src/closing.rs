@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
 
-use spa_order::{Door, Flow, Order, Ttl};
+use spa_order::{Door, Flow, FlowTarget, Order, Ttl};
 use spa_proto::SessionId;
 
 use crate::agenda::Timer;
@@ -207,6 +207,7 @@ impl Gateway {
     }
 
     fn close_session(&mut self, id: SessionId, reason: EndReason, text: Option<String>, now: Now) {
+        let control_port = self.settings.control_port;
         let Some(session) = self
             .sessions
             .of_mut(id)
@@ -218,10 +219,18 @@ impl Gateway {
         session.doorway = Doorway::Shut;
         let doors = core::mem::take(&mut session.doors);
         let shut = doors.iter().copied().map(CloseStep::Door);
-        let flows = session.terms.flows.keys().copied().map(CloseStep::Flow);
-        let mut last = Vec::from([CloseStep::Peer(session.wg_key)]);
+        // The last word goes by the control channel, so that its flows stay as long as the peer.
+        let speaks = session.upkeep.speaks;
+        let (words, flows): (Vec<Flow>, Vec<Flow>) = session
+            .terms
+            .flows
+            .keys()
+            .partition(|flow| speaks && is_control(flow, control_port));
+        let flows = flows.into_iter().map(CloseStep::Flow);
+        let mut last: Vec<CloseStep> = words.into_iter().map(CloseStep::Flow).collect();
+        last.push(CloseStep::Peer(session.wg_key));
         last.extend(session.terms.addresses.each().map(CloseStep::Forget));
-        let steps = match (session.upkeep.speaks, reason) {
+        let steps = match (speaks, reason) {
             // Its door too: the answer may wait for a handshake, when it closes in the middle of a rekey.
             (true, EndReason::ClosedByClient) => Steps {
                 now: flows.collect(),
@@ -436,6 +445,11 @@ impl Gateway {
             credential.session = credential.session.filter(|current| *current != id);
         }
     }
+}
+
+/// Says whether a flow leads to the control channel and nowhere else.
+fn is_control(flow: &Flow, port: Option<u16>) -> bool {
+    flow.to == FlowTarget::Gateway && port.is_some_and(|port| flow.ports == (port, port))
 }
 
 fn forgetting(resting: &RestingRow) -> impl Iterator<Item = CloseStep> + use<> {

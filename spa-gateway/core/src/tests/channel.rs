@@ -143,7 +143,7 @@ fn close_is_on_disk_then_answered_then_closed() {
     let order = [Did::Record, Did::Answer, Did::CloseFlow];
     assert!(rig.did.starts_with(&order), "{:?}", rig.did);
     // Nothing passes any more, and the answer still gets to the client, after a handshake if it takes one.
-    assert!(ports(&rig).is_empty());
+    assert_eq!(ports(&rig), [8700]);
     assert_eq!(rig.kernel.doors(rig.now), [bo.door()]);
     assert_eq!(rig.kernel.peers.len(), 1);
     rig.pass(LAST_ANSWER);
@@ -347,6 +347,9 @@ fn a_renewal_that_is_not_on_disk_keeps_nothing_open() {
     rig.refuses = |order| matches!(order, Order::Flow { .. });
     let refused = rig.call(&bo, Call::Renew(Renew { minutes: 90 }));
     assert_eq!(refused, Err(CallRefusal::Failed));
+    // The way of the last word stays for it, and no longer.
+    assert_eq!(ports(&rig), [8700]);
+    rig.pass(LAST_WORD);
     assert_eq!(rig.kernel.flows(rig.now).len(), 0);
 }
 
