@@ -13,6 +13,7 @@
 
 mod client;
 mod dice;
+mod disk;
 pub mod event;
 mod host;
 mod judge;

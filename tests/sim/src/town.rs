@@ -254,11 +254,10 @@ impl Town {
 
     fn shake(&mut self, seat: usize) -> bool {
         let from = source(client_of(seat), self.places[client_of(seat)]);
-        let now = self.now_of(gateway_of(seat));
         let Some(held) = &self.seats[seat].held else {
             return false;
         };
-        let shook = self.hosts[gateway_of(seat)].shake(seat, &held.wg_key, &held.psk, from, now);
+        let shook = self.hosts[gateway_of(seat)].shake(seat, &held.wg_key, &held.psk, from);
         self.tally.handshakes += u32::from(shook);
         shook
     }
