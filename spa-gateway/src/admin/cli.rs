@@ -283,6 +283,14 @@ pub struct DiffArgs {
 pub struct ApplyArgs {
     /// The file
     pub file: PathBuf,
+    /// How it is put into force.
+    #[command(flatten)]
+    pub put: PutArgs,
+}
+
+/// What `policy apply` and `policy rollback` take alike.
+#[derive(Debug, Args)]
+pub struct PutArgs {
     /// Why, for the log of policies
     #[arg(
         long,
@@ -301,17 +309,9 @@ pub struct ApplyArgs {
 pub struct RollbackArgs {
     /// The version, as `policy log` shows it
     pub serial: u64,
-    /// Why, for the log of policies
-    #[arg(
-        long,
-        value_name = "TEXT",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub why: String,
-    /// Give up what was edited in the gateway's own file and is not in force
-    #[arg(long)]
-    pub over_edit: bool,
+    /// How it is put into force.
+    #[command(flatten)]
+    pub put: PutArgs,
 }
 
 /// `learn`.

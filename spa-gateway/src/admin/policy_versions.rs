@@ -67,18 +67,18 @@ impl Admin<'_> {
         let text = text_of(&args.file)?;
         // Refused under the name of the file the administrator has before them.
         policy_file::parse(&text, &args.file).map_err(|error| error.to_string())?;
-        self.apply(&text, &args.why, args.over_edit)
+        self.apply(&text, &args.put.why, args.put.over_edit)
     }
 
     /// Puts an earlier version into force, as a new one.
     pub(super) fn policy_rollback(&self, args: &RollbackArgs) -> Result<(), String> {
         let serial = Some(args.serial);
         let PolicyText { text, .. } = self.ask(&Request::PolicyText { serial })?;
-        let why = match args.why.as_str() {
+        let why = match args.put.why.as_str() {
             "" => format!("back to version {}", args.serial),
             why => format!("back to version {}: {why}", args.serial),
         };
-        self.apply(&text, &why, args.over_edit)
+        self.apply(&text, &why, args.put.over_edit)
     }
 
     fn apply(&self, text: &str, why: &str, over_edit: bool) -> Result<(), String> {
@@ -281,6 +281,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::admin::cli::PutArgs;
     use crate::admin::client::Client;
     use crate::config::Config;
     use crate::control::{self, Handed, Message};
@@ -361,8 +362,10 @@ mod tests {
         fn apply(&self, text: &str, over_edit: bool) -> Result<(), String> {
             self.admin().policy_apply(&ApplyArgs {
                 file: self.candidate(text),
-                why: "bo joins".to_owned(),
-                over_edit,
+                put: PutArgs {
+                    why: "bo joins".to_owned(),
+                    over_edit,
+                },
             })
         }
 
@@ -389,8 +392,10 @@ mod tests {
         desk.admin()
             .policy_rollback(&RollbackArgs {
                 serial: 2,
-                why: String::new(),
-                over_edit: true,
+                put: PutArgs {
+                    why: String::new(),
+                    over_edit: true,
+                },
             })
             .expect("back");
         assert_eq!(desk.file(), BEFORE);
@@ -455,8 +460,10 @@ mod tests {
         };
         let args = ApplyArgs {
             file: desk.candidate(AFTER),
-            why: String::new(),
-            over_edit: false,
+            put: PutArgs {
+                why: String::new(),
+                over_edit: false,
+            },
         };
         admin.policy_apply(&args).expect("written");
         assert_eq!(desk.file(), AFTER);

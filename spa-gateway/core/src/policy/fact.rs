@@ -234,7 +234,7 @@ impl Platform {
         Self::OpenBsd,
     ];
 
-    /// Gives its name in the policy file and in reports; Rust's `std::env::consts::OS`.
+    /// Gives its name in the policy file and in reports: what Rust calls the platform.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

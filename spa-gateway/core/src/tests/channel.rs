@@ -146,6 +146,8 @@ fn close_is_on_disk_then_answered_then_closed() {
     assert_eq!(ports(&rig), [8700]);
     assert_eq!(rig.kernel.doors(rig.now), [bo.door()]);
     assert_eq!(rig.kernel.peers.len(), 1);
+    // By that way nothing is asked any more.
+    assert_eq!(rig.call(&bo, Call::Grants), Err(CallRefusal::Unauthorized));
     rig.pass(LAST_ANSWER);
     assert!(rig.kernel.is_empty(rig.now));
     assert_eq!(rig.audited(AuditKind::SessionEnded).len(), 1);
