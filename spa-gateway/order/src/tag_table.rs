@@ -85,10 +85,8 @@ fn write_bucket(slots: &[AtomicU32; SLOTS], wanted: &[(u32, u32)]) {
     let [first, others @ ..] = slots;
     let distinct = wanted.chunk_by(|one, other| one == other).count();
     if distinct > SLOTS {
+        // The others stay: who has looked at the first slot already still finds there what was known.
         first.store(ALL_PASS, Ordering::Release);
-        for slot in others {
-            slot.store(0, Ordering::Relaxed);
-        }
         return;
     }
     for slot in others {
@@ -170,6 +168,22 @@ mod tests {
         }
         table.write(&words, &[]);
         assert!(words.iter().all(|word| word.load(Ordering::Relaxed) == 0));
+    }
+
+    #[test]
+    fn a_bucket_that_overflows_keeps_what_a_reader_is_about_to_look_at() {
+        let slots: [AtomicU32; SLOTS] = Default::default();
+        let loads = || slots.each_ref().map(|slot| slot.load(Ordering::Relaxed));
+        let wanted = |most: u32| (0..most).map(|word| (0, 2 * word + 1)).collect::<Vec<_>>();
+        write_bucket(&slots, &wanted(8));
+        let before = loads();
+        write_bucket(&slots, &wanted(9));
+        let [first, others @ ..] = loads();
+        assert_eq!((first, &others[..]), (ALL_PASS, &before[1..]));
+        write_bucket(&slots, &wanted(1));
+        let mut left = loads();
+        left.sort_unstable();
+        assert_eq!(left, [0, 0, 0, 0, 0, 0, 0, 1]);
     }
 
     #[test]
