@@ -3,6 +3,7 @@
 # make test-vm   the same end to end on the kernel's own WireGuard, in a virtual machine; needs qemu
 # make bench  what it costs and how long it takes, beside fwknop and wireguard-go; QUICK=1 in under five minutes
 # make sim    ten thousand runs of gateways, clients and a bad network on a virtual clock; RUNS=n SEED=n
+# make oracle the policy engine beside Cedar's, on random policies; a workspace of its own, since Cedar is large
 # make fuzz   every fuzz target for FOR=60s each, or TARGET=name alone
 # make model  the formal model, where ProVerif is installed
 # make sbom   a bill of materials of each program, CycloneDX
@@ -38,6 +39,9 @@ bench: setup
 
 sim:
 	@$(CARGO) run --locked -q --profile sim -p spa-sim -- $(or $(RUNS),10000) $(or $(SEED),0)
+
+oracle:
+	@$(CARGO) test --locked -q --manifest-path spa-gateway/core/tests/policy_cedar/Cargo.toml
 
 fuzz:
 	@FOR="$(or $(FOR),60s)" TARGET="$(if $(filter command line,$(origin TARGET)),$(TARGET))" tests/tools/fuzz.sh
