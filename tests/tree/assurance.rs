@@ -16,10 +16,16 @@ fn every_dependency_has_a_reason() {
             .expect("readable")
             .parse()
             .expect("TOML");
-        for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
-            let Some(section) = table.get(section).and_then(|item| item.as_table_like()) else {
-                continue;
-            };
+        // Those of one target stand in `[target.'cfg(…)'.dependencies]`.
+        let targets = table.get("target").and_then(|item| item.as_table_like());
+        let targets = targets.into_iter().flat_map(|all| all.iter());
+        let places = targets
+            .map(|(_, item)| item)
+            .chain([table.as_item()])
+            .filter_map(|item| item.as_table_like());
+        let kinds = ["dependencies", "dev-dependencies", "build-dependencies"];
+        let sections = places.flat_map(|place| kinds.map(|kind| place.get(kind)));
+        for section in sections.flatten().filter_map(|item| item.as_table_like()) {
             let ours = |name: &str| name.starts_with("spa-");
             named.extend(
                 section

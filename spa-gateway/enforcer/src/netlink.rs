@@ -17,8 +17,10 @@ use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, So
 
 /// Bytes of a netlink header.
 pub const HEADER_LEN: usize = 16;
+/// `NLM_F_REQUEST`.
+pub const REQUEST: u16 = 0x001;
 /// Flags of a request that is acknowledged: `NLM_F_REQUEST | NLM_F_ACK`.
-pub const REQUEST_ACK: u16 = 0x001 | 0x004;
+pub const REQUEST_ACK: u16 = REQUEST | 0x004;
 /// `NLM_F_DUMP`: every object, up to `NLMSG_DONE`.
 pub const DUMP: u16 = 0x300;
 
@@ -88,10 +90,9 @@ impl Link {
     ///
     /// # Errors
     /// The kernel's errno, or that it fell silent.
-    pub fn ask(&mut self, mut request: Request, each: impl FnMut(u16, &[u8])) -> io::Result<()> {
+    pub fn ask(&mut self, request: Request, each: impl FnMut(u16, &[u8])) -> io::Result<()> {
         let seq = self.reserve(1);
-        request.finish(seq);
-        self.exchange(&request.bytes, seq, 1, each)
+        self.exchange(&request.into_bytes(seq), seq, 1, each)
     }
 
     /// Sends bytes that hold `count` messages to be acknowledged, numbered from `first`; an error may also
@@ -178,7 +179,7 @@ impl Ear {
     ///
     /// # Errors
     /// The kernel's errno.
-    pub fn heard(&self, mut matters: impl FnMut(&Message<'_>) -> bool) -> io::Result<bool> {
+    pub fn heard(&self, mut matters: impl FnMut(&Heard<'_>) -> bool) -> io::Result<bool> {
         let mut bytes = [0; 8192];
         let mut any = false;
         loop {
@@ -216,7 +217,7 @@ fn error_code(payload: &[u8]) -> i32 {
 
 /// One message of the kernel.
 #[derive(Clone, Copy, Debug)]
-pub struct Message<'a> {
+pub struct Heard<'a> {
     /// Its type.
     pub kind: u16,
     seq: u32,
@@ -227,7 +228,7 @@ pub struct Message<'a> {
 }
 
 /// Walks the messages of one datagram; stops at the first that overruns it.
-fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
+fn messages(mut rest: &[u8]) -> impl Iterator<Item = Heard<'_>> {
     std::iter::from_fn(move || {
         let (head, _) = rest.split_first_chunk::<HEADER_LEN>()?;
         let [l0, l1, l2, l3, k0, k1, _, _, s0, s1, s2, s3, p0, p1, p2, p3] = *head;
@@ -235,7 +236,7 @@ fn messages(mut rest: &[u8]) -> impl Iterator<Item = Message<'_>> {
         let payload = rest.get(HEADER_LEN..len)?;
         rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
         let kind = u16::from_ne_bytes([k0, k1]);
-        Some(Message {
+        Some(Heard {
             kind,
             seq: u32::from_ne_bytes([s0, s1, s2, s3]),
             port: u32::from_ne_bytes([p0, p1, p2, p3]),
@@ -314,6 +315,12 @@ impl Request {
     pub fn nested(self, kind: u16, inside: impl FnOnce(Self) -> Self) -> Self {
         let inner = inside(Self::default()).bytes;
         self.attribute(kind | 0x8000, &inner)
+    }
+
+    /// Numbers it and gives its bytes.
+    pub fn into_bytes(mut self, seq: u32) -> Vec<u8> {
+        self.finish(seq);
+        self.bytes
     }
 
     fn pad(&mut self) {

@@ -1,4 +1,4 @@
-//! The words a rule is made of, as plain data; `raw` turns each into an expression of libnftnl.
+//! The words a rule is made of, as plain data; a writer (`message`) turns each into an expression of nf_tables.
 
 use std::ffi::CStr;
 
@@ -63,4 +63,23 @@ pub enum Expression {
     Drop,
     /// Goes on in another chain for good: should that have no verdict (somebody flushed it), the base chain's policy has.
     Goto(&'static CStr),
+}
+
+impl Expression {
+    /// What nf_tables calls it.
+    pub fn kernel_name(&self) -> &'static CStr {
+        match self {
+            Self::Payload { .. } => c"payload",
+            Self::Meta { .. } => c"meta",
+            Self::Ct { .. } => c"ct",
+            Self::DestinationKind { .. } => c"fib",
+            Self::Mask { .. } => c"bitwise",
+            Self::Equals { .. } | Self::Differs { .. } => c"cmp",
+            Self::In { .. } => c"lookup",
+            Self::Counter => c"counter",
+            Self::Notrack => c"notrack",
+            Self::Masquerade => c"masq",
+            Self::Constant { .. } | Self::Accept | Self::Drop | Self::Goto(_) => c"immediate",
+        }
+    }
 }

@@ -1,20 +1,32 @@
 //! The table `inet spa`: its rules, its sets and what is open in them.
 //!
-//! `raw` is the one module that speaks to libnftnl; `table`, `rules`, `tunnel` and `words` are the ruleset as
-//! data; `element` is how doors and flows are written as set elements; `openings` opens, closes, reads back and
-//! lists them; `foreign` looks at the tables of others and never changes one.
+//! `message` is all that is said to nf_tables; `table`, `rules`, `tunnel` and `words` are the ruleset as data;
+//! `element` is how doors and flows are written as set elements; `openings` opens, closes, reads back and lists
+//! them; `foreign` looks at the tables of others and never changes one. `libnftnl` writes messages on plain Linux,
+//! `plain` in static programs and where the feature `plain-netlink` asks for it.
 
 mod element;
 mod expression;
 mod foreign;
+#[cfg(all(not(target_env = "musl"), any(test, not(feature = "plain-netlink"))))]
+mod libnftnl;
+mod message;
 mod openings;
-mod raw;
+#[cfg(any(test, target_env = "musl", feature = "plain-netlink"))]
+mod plain;
 mod rules;
 mod sets;
 mod table;
 mod tunnel;
 mod words;
+#[cfg(all(test, not(target_env = "musl")))]
+mod writers_agree;
 
 pub use foreign::warnings;
 pub use openings::{OpenError, Table};
 pub use table::{Masquerade, Plan, Port};
+
+#[cfg(not(any(target_env = "musl", feature = "plain-netlink")))]
+use libnftnl::Library as Chosen;
+#[cfg(any(target_env = "musl", feature = "plain-netlink"))]
+use plain::Plain as Chosen;

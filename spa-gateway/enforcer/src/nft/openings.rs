@@ -6,15 +6,14 @@
 
 use std::io;
 
-use nftnl::MsgType;
-use nftnl_sys::libc;
 use spa_order::{Opening, Ttl, Usage};
 
+use super::Chosen;
 use super::element::{self, Key};
-use super::raw::{Element, Scratch, SetMessage, TABLE};
+use super::message::{Element, FAMILY, Message, TABLE, Writer as _};
 use super::sets::{SETS, Set, sets_of};
 use super::table::{self, Batch, Plan};
-use crate::netlink::{Link, Message, attribute, attributes, be64};
+use crate::netlink::{Heard, Link, attribute, attributes, be64};
 
 /// How far a timeout read back may be from the one ordered: the kernel counts in ticks, of 10 ms at most.
 const TICK_MS: u64 = 10;
@@ -38,7 +37,7 @@ pub enum OpenError {
 /// The table `inet spa`.
 pub struct Table {
     link: Link,
-    scratch: Scratch,
+    writer: Chosen,
     predecessor: Predecessor,
     plan: Plan,
     /// The kernel's number for it.
@@ -62,18 +61,18 @@ impl Table {
     /// # Errors
     /// The kernel's errno; then nothing has changed.
     pub fn create(mut link: Link, plan: &Plan) -> io::Result<Self> {
-        let mut scratch = Scratch::new();
+        let mut writer = Chosen::new();
         let predecessor = match table::handle(&mut link)? {
             Some(_) => Predecessor::Replaced,
             None => Predecessor::Nothing,
         };
-        table::create(&mut link, &mut scratch, plan)?;
+        table::create(&mut link, &mut writer, plan)?;
         let handle = table::handle(&mut link)?;
         let port = link.port()?;
         Ok(Self {
             port,
             link,
-            scratch,
+            writer,
             predecessor,
             plan: plan.clone(),
             handle,
@@ -87,22 +86,21 @@ impl Table {
     pub fn create_if_absent(mut link: Link, plan: &Plan) -> io::Result<()> {
         match table::handle(&mut link)? {
             Some(_) => Ok(()),
-            None => table::create(&mut link, &mut Scratch::new(), plan),
+            None => table::create(&mut link, &mut Chosen::new(), plan),
         }
     }
 
     /// Whether what was heard tells of our table, and of somebody else's doing.
-    pub fn is_meddling(&self, heard: &Message<'_>) -> bool {
+    pub fn is_meddling(&self, heard: &Heard<'_>) -> bool {
         /// `NFT_MSG_NEWGEN` of nf_tables: every change makes one, of whatever table.
         const NEW_GENERATION: u16 = (10 << 8) | 15;
         /// Bytes of `struct nfgenmsg`, the family first; then attributes, of which the table is the first of every kind.
         const NFGEN_LEN: usize = 4;
         const TABLE_NAME: u16 = 1;
-        const NFPROTO_INET: u8 = 1;
         let body = heard.payload.get(NFGEN_LEN..).unwrap_or_default();
         let name = attribute(body, TABLE_NAME);
         heard.kind != NEW_GENERATION
-            && heard.payload.first() == Some(&NFPROTO_INET)
+            && heard.payload.first() == Some(&FAMILY)
             && name == Some(TABLE.to_bytes_with_nul())
             && heard.port != self.port
             && heard.port != 0
@@ -125,7 +123,7 @@ impl Table {
         let new = also.iter().filter(|name| !self.plan.knock.contains(name));
         let new: Vec<_> = new.cloned().collect();
         self.plan.knock.extend(new);
-        table::create(&mut self.link, &mut self.scratch, &self.plan)?;
+        table::create(&mut self.link, &mut self.writer, &self.plan)?;
         self.handle = table::handle(&mut self.link)?;
         Ok(())
     }
@@ -138,7 +136,7 @@ impl Table {
     pub fn undo(&mut self) -> io::Result<()> {
         match self.predecessor {
             Predecessor::Replaced => Ok(()),
-            Predecessor::Nothing => table::remove(&mut self.link, &mut self.scratch),
+            Predecessor::Nothing => table::remove(&mut self.link, &mut self.writer),
         }
     }
 
@@ -189,7 +187,7 @@ impl Table {
     pub fn list(&mut self) -> io::Result<Vec<(Opening, Usage)>> {
         let mut all = Vec::new();
         for set in &SETS {
-            self.ask(&SetMessage::Dump(&set.shape()), |payload| {
+            self.ask(&Message::DumpElements(&set.shape()), |payload| {
                 for found in elements(payload) {
                     let usage = found.usage();
                     all.extend(element::opening(set, &found.key).map(|opening| (opening, usage)));
@@ -233,12 +231,9 @@ impl Table {
     fn replace(&mut self, set: &Set, key: &Key, wanted: &Element) -> io::Result<()> {
         let shape = set.shape();
         let old = bare(key);
-        let mut batch = Batch::new(&mut self.scratch);
-        batch.push(&SetMessage::Delete(&shape, &old), MsgType::Del);
-        batch.push(
-            &SetMessage::Add(&shape, std::slice::from_ref(wanted)),
-            MsgType::Add,
-        );
+        let mut batch = Batch::new(&mut self.writer);
+        batch.push(&Message::DeleteElement(&shape, &old));
+        batch.push(&Message::AddElements(&shape, std::slice::from_ref(wanted)));
         batch.send(&mut self.link)
     }
 
@@ -255,11 +250,8 @@ impl Table {
             if key.last.is_some() && self.overlaps(set, key)? {
                 continue;
             }
-            let mut batch = Batch::new(&mut self.scratch);
-            batch.push(
-                &SetMessage::Add(&shape, std::slice::from_ref(wanted)),
-                MsgType::Add,
-            );
+            let mut batch = Batch::new(&mut self.writer);
+            batch.push(&Message::AddElements(&shape, std::slice::from_ref(wanted)));
             match batch.send(&mut self.link) {
                 Ok(()) => return Ok(Some(set)),
                 Err(error) if overlapped(&error, wanted) => {}
@@ -272,8 +264,8 @@ impl Table {
     fn delete(&mut self, set: &Set, key: &Key) -> io::Result<()> {
         let old = bare(key);
         let shape = set.shape();
-        let mut batch = Batch::new(&mut self.scratch);
-        batch.push(&SetMessage::Delete(&shape, &old), MsgType::Del);
+        let mut batch = Batch::new(&mut self.writer);
+        batch.push(&Message::DeleteElement(&shape, &old));
         match batch.send(&mut self.link) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             outcome => outcome,
@@ -303,7 +295,7 @@ impl Table {
     fn look(&mut self, set: &Set, key: &Key) -> io::Result<Option<Found>> {
         let mut found = None;
         let wanted = bare(key);
-        let asked = self.ask(&SetMessage::Get(&set.shape(), &wanted), |payload| {
+        let asked = self.ask(&Message::GetElement(&set.shape(), &wanted), |payload| {
             found = elements(payload).next();
         });
         match asked {
@@ -313,10 +305,10 @@ impl Table {
         }
     }
 
-    fn ask(&mut self, message: &SetMessage<'_>, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    fn ask(&mut self, message: &Message<'_>, mut each: impl FnMut(&[u8])) -> io::Result<()> {
         let seq = self.link.reserve(1);
         let mut bytes = Vec::with_capacity(256);
-        self.scratch.append(&mut bytes, message, seq, MsgType::Add);
+        self.writer.append(&mut bytes, message, seq);
         self.link
             .exchange(&bytes, seq, 1, |_, payload| each(payload))
     }

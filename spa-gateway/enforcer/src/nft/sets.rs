@@ -6,10 +6,9 @@
 
 use std::ffi::CStr;
 
-use nftnl_sys::libc;
 use spa_order::MAX_FLOWS;
 
-use super::raw::SetShape;
+use super::message::{CONCAT, CONSTANT, INTERVAL, SetShape, TIMEOUT};
 
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -116,13 +115,8 @@ const fn concat(types: &[u32]) -> u32 {
     all
 }
 
-const CONSTANT: u32 = libc::NFT_SET_CONSTANT.cast_unsigned();
-const INTERVAL: u32 = libc::NFT_SET_INTERVAL.cast_unsigned();
-const TIMEOUT: u32 = libc::NFT_SET_TIMEOUT.cast_unsigned();
 const MACHINE: u32 = 1;
 const BIG_ENDIAN: u32 = 2;
-/// `NFT_SET_CONCAT`, Linux 5.6.
-const CONCAT: u32 = 0x80;
 
 impl Set {
     /// How the kernel is told of it.

@@ -7,11 +7,12 @@
 use std::io;
 use std::net::IpAddr;
 
-use nftnl::{Chain, ChainType, Hook, MsgType, Policy, ProtoFamily, Rule};
-
+use super::Chosen;
 use super::element::mask;
-use super::raw::{Element, Mark, Scratch, SetMessage, TABLE};
-use super::rules::{self, Line};
+use super::message::{
+    BaseChain, Chain, ChainKind, Element, FAMILY, Hook, Message, Policy, TABLE, Writer as _,
+};
+use super::rules;
 use super::sets::{Family, SETS, keep_open_shape, knock_shape};
 use crate::netlink::{Link, REQUEST_ACK, Request, attribute, be64};
 
@@ -99,33 +100,25 @@ pub fn interface_bytes(name: &str) -> Vec<u8> {
 ///
 /// # Errors
 /// The kernel's errno; then nothing has changed.
-pub fn create(link: &mut Link, scratch: &mut Scratch, plan: &Plan) -> io::Result<()> {
-    let table = nftnl::Table::new(TABLE, ProtoFamily::Inet);
-    let chains = chains(&table, plan);
-    let mut batch = Batch::new(scratch);
+pub fn create(link: &mut Link, writer: &mut Chosen, plan: &Plan) -> io::Result<()> {
+    let mut batch = Batch::new(writer);
     // Add first: deleting a table that is not there is an error.
-    batch.push(&table, MsgType::Add);
-    batch.push(&table, MsgType::Del);
-    batch.push(&table, MsgType::Add);
-    fill(&mut batch, plan);
-    for chain in &chains {
-        batch.push(chain, MsgType::Add);
-    }
-    for Line {
-        chain,
-        comment,
-        words,
-    } in rules::rules(plan)
-    {
-        let chain = chains
-            .iter()
-            .find(|candidate| candidate.get_name() == chain);
-        let mut rule = Rule::new(chain.expect("every line names a chain of the table"));
-        words.iter().for_each(|word| rule.add_expr(word));
-        rule.set_comment(comment).expect("our comments are short");
-        batch.push(&rule, MsgType::Add);
-    }
+    batch.push(&Message::NewTable);
+    batch.push(&Message::DeleteTable);
+    batch.push(&Message::NewTable);
+    contents(plan, |message| batch.push(message));
     batch.send(link)
+}
+
+/// Everything that is in a new table, in the order the kernel can take it.
+pub fn contents(plan: &Plan, mut each: impl FnMut(&Message<'_>)) {
+    fill(plan, &mut each);
+    for chain in &chains(plan) {
+        each(&Message::NewChain(chain));
+    }
+    for line in &rules::rules(plan) {
+        each(&Message::NewRule(line));
+    }
 }
 
 /// The kernel's number for the table of our name, a new one each time it is made; `None` when there is none.
@@ -136,10 +129,9 @@ pub fn handle(link: &mut Link) -> io::Result<Option<u64>> {
     const NFT_MSG_GETTABLE: u16 = (10 << 8) | 1;
     const NFTA_TABLE_NAME: u16 = 1;
     const NFTA_TABLE_HANDLE: u16 = 4;
-    const NFPROTO_INET: u8 = 1;
     /// Bytes of `struct nfgenmsg` in front of the attributes.
     const NFGEN_LEN: usize = 4;
-    let request = Request::new(NFT_MSG_GETTABLE, REQUEST_ACK, &[NFPROTO_INET, 0, 0, 0])
+    let request = Request::new(NFT_MSG_GETTABLE, REQUEST_ACK, &[FAMILY, 0, 0, 0])
         .attribute(NFTA_TABLE_NAME, TABLE.to_bytes_with_nul());
     let mut handle = None;
     let asked = link.ask(request, |_, payload| {
@@ -157,21 +149,21 @@ pub fn handle(link: &mut Link) -> io::Result<Option<u64>> {
 ///
 /// # Errors
 /// The kernel's errno.
-pub fn remove(link: &mut Link, scratch: &mut Scratch) -> io::Result<()> {
-    let mut batch = Batch::new(scratch);
-    batch.push(&nftnl::Table::new(TABLE, ProtoFamily::Inet), MsgType::Del);
+pub fn remove(link: &mut Link, writer: &mut Chosen) -> io::Result<()> {
+    let mut batch = Batch::new(writer);
+    batch.push(&Message::DeleteTable);
     batch.send(link)
 }
 
-fn fill(batch: &mut Batch<'_>, plan: &Plan) {
+fn fill(plan: &Plan, each: &mut impl FnMut(&Message<'_>)) {
     let knock = knock_shape();
     let names: Vec<_> = plan
         .knock
         .iter()
         .map(|name| constant(interface_bytes(name)))
         .collect();
-    batch.push(&SetMessage::New(&knock), MsgType::Add);
-    batch.push(&SetMessage::Add(&knock, &names), MsgType::Add);
+    each(&Message::NewSet(&knock));
+    each(&Message::AddElements(&knock, &names));
     let keep_open = keep_open_shape();
     let ports: Vec<_> = plan
         .keep_open
@@ -181,12 +173,12 @@ fn fill(batch: &mut Batch<'_>, plan: &Plan) {
             constant(vec![*protocol, 0, 0, 0, high, low, 0, 0])
         })
         .collect();
-    batch.push(&SetMessage::New(&keep_open), MsgType::Add);
+    each(&Message::NewSet(&keep_open));
     if !ports.is_empty() {
-        batch.push(&SetMessage::Add(&keep_open, &ports), MsgType::Add);
+        each(&Message::AddElements(&keep_open, &ports));
     }
     for set in &SETS {
-        batch.push(&SetMessage::New(&set.shape()), MsgType::Add);
+        each(&Message::NewSet(&set.shape()));
     }
 }
 
@@ -198,55 +190,57 @@ fn constant(key: Vec<u8>) -> Element {
     }
 }
 
-fn chains<'t>(table: &'t nftnl::Table, plan: &Plan) -> Vec<Chain<'t>> {
-    let base = |name, hook, priority, kind, policy| {
-        let mut chain = Chain::new(name, table);
-        chain.set_hook(hook, priority);
-        chain.set_type(kind);
-        chain.set_policy(policy);
-        chain
+fn chains(plan: &Plan) -> Vec<Chain> {
+    let base = |name, hook, priority, kind, policy| Chain {
+        name,
+        base: Some(BaseChain {
+            hook,
+            priority,
+            kind,
+            policy,
+        }),
     };
     let mut chains = vec![
         base(
             rules::PREROUTING,
             Hook::PreRouting,
             RAW_PRIORITY,
-            ChainType::Filter,
+            ChainKind::Filter,
             Policy::Accept,
         ),
         base(
             rules::UNTRACKED_OUTPUT,
-            Hook::Out,
+            Hook::Output,
             RAW_PRIORITY,
-            ChainType::Filter,
+            ChainKind::Filter,
             Policy::Accept,
         ),
         base(
             rules::PASSING,
             Hook::PreRouting,
             PASSING_PRIORITY,
-            ChainType::Filter,
+            ChainKind::Filter,
             Policy::Accept,
         ),
         base(
             rules::INPUT,
-            Hook::In,
+            Hook::Input,
             PRIORITY,
-            ChainType::Filter,
+            ChainKind::Filter,
             Policy::Drop,
         ),
         base(
             rules::FORWARD,
             Hook::Forward,
             PRIORITY,
-            ChainType::Filter,
+            ChainKind::Filter,
             Policy::Drop,
         ),
         base(
             rules::OUTPUT,
-            Hook::Out,
+            Hook::Output,
             PRIORITY,
-            ChainType::Filter,
+            ChainKind::Filter,
             Policy::Accept,
         ),
     ];
@@ -257,14 +251,14 @@ fn chains<'t>(table: &'t nftnl::Table, plan: &Plan) -> Vec<Chain<'t>> {
         rules::INTO_TUNNEL,
         rules::OWN_INTO_TUNNEL,
     ];
-    chains.extend(inner.map(|name| Chain::new(name, table)));
+    chains.extend(inner.map(|name| Chain { name, base: None }));
     match plan.masquerade {
         Masquerade::No => {}
         Masquerade::Yes => chains.push(base(
             rules::POSTROUTING,
             Hook::PostRouting,
             NAT_PRIORITY,
-            ChainType::Nat,
+            ChainKind::Nat,
             Policy::Accept,
         )),
     }
@@ -273,30 +267,29 @@ fn chains<'t>(table: &'t nftnl::Table, plan: &Plan) -> Vec<Chain<'t>> {
 
 /// Messages that happen together or not at all.
 pub struct Batch<'a> {
-    scratch: &'a mut Scratch,
+    writer: &'a mut Chosen,
     /// The bytes of each message, numbered only when it is sent.
     bytes: Vec<u8>,
-    /// Where the messages begin.
+    /// How many there are.
     count: u32,
 }
 
 impl<'a> Batch<'a> {
     /// Starts one.
-    pub fn new(scratch: &'a mut Scratch) -> Self {
+    pub fn new(writer: &'a mut Chosen) -> Self {
         let mut bytes = Vec::with_capacity(1024);
-        scratch.append_mark(&mut bytes, Mark::Begin, 0);
+        writer.append(&mut bytes, &Message::Begin, 0);
         Self {
-            scratch,
+            writer,
             bytes,
             count: 0,
         }
     }
 
     /// Adds a message.
-    pub fn push(&mut self, message: &impl nftnl::NlMsg, what: MsgType) {
+    pub fn push(&mut self, message: &Message<'_>) {
         self.count += 1;
-        self.scratch
-            .append(&mut self.bytes, message, self.count, what);
+        self.writer.append(&mut self.bytes, message, self.count);
     }
 
     /// Has the kernel do it.
@@ -304,8 +297,8 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// The first errno of the kernel; then nothing has changed.
     pub fn send(mut self, link: &mut Link) -> io::Result<()> {
-        self.scratch
-            .append_mark(&mut self.bytes, Mark::End, self.count + 1);
+        self.writer
+            .append(&mut self.bytes, &Message::End, self.count + 1);
         let begin = link.reserve(self.count + 2);
         renumber(&mut self.bytes, begin);
         link.exchange(&self.bytes, begin.wrapping_add(1), self.count, |_, _| {})

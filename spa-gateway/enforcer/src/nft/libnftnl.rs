@@ -1,16 +1,20 @@
-//! The one place that speaks to libnftnl directly: what the safe layer of `nftnl` does not cover.
+//! Messages by libnftnl: the one place that speaks to it, directly where the safe layer of `nftnl` does not reach.
 //!
 //! Expressions over any register, sets with timeouts, concatenations, intervals and counters, their elements,
-//! and messages into bytes of our own. Reading answers needs none of it (`crate::netlink`). Invariant: every
-//! pointer is made, used and freed inside one function or owned by a type that frees it once.
+//! and messages into bytes of our own. Invariant: every pointer is made, used and freed inside one function or
+//! owned by a type that frees it once.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::NonNull;
 
-use nftnl::{MsgType, NlMsg, ProtoFamily, Rule};
+use nftnl::{ChainType, MsgType, NlMsg, ProtoFamily, Rule};
 use nftnl_sys::{self as sys, libc};
 
 use super::expression::{Base, Direction, Expression};
+use super::message::{
+    BaseChain, Chain, ChainKind, Element, Hook, Message, Policy, SetShape, TABLE, TIMEOUT, Writer,
+};
+use super::rules::Line;
 
 /// `NFT_REG32_00`: the sixteen 32-bit registers start here, and share their storage with `NFT_REG_1`.
 const REG32_00: u32 = 8;
@@ -92,24 +96,6 @@ impl nftnl::expr::Expression for Expression {
     }
 }
 
-impl Expression {
-    fn kernel_name(&self) -> &'static CStr {
-        match self {
-            Self::Payload { .. } => c"payload",
-            Self::Meta { .. } => c"meta",
-            Self::Ct { .. } => c"ct",
-            Self::DestinationKind { .. } => c"fib",
-            Self::Mask { .. } => c"bitwise",
-            Self::Equals { .. } | Self::Differs { .. } => c"cmp",
-            Self::In { .. } => c"lookup",
-            Self::Counter => c"counter",
-            Self::Notrack => c"notrack",
-            Self::Masquerade => c"masq",
-            Self::Constant { .. } | Self::Accept | Self::Drop | Self::Goto(_) => c"immediate",
-        }
-    }
-}
-
 fn allocate(name: &CStr) -> NonNull<sys::nftnl_expr> {
     // SAFETY: `name` is a terminated string that libnftnl only reads; the result is checked.
     let expression = unsafe { sys::nftnl_expr_alloc(name.as_ptr()) };
@@ -160,40 +146,6 @@ fn len_u32(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).expect("keys and names are short")
 }
 
-/// A set as the kernel is told of it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SetShape {
-    /// Its name.
-    pub name: &'static CStr,
-    /// Its number within the batch that makes it.
-    pub id: u32,
-    /// `NFT_SET_*`.
-    pub flags: u32,
-    /// Data types, six bits each; only `nft list` reads them.
-    pub key_type: u32,
-    /// Bytes of a key, every field padded to four.
-    pub key_len: u32,
-    /// Bytes of each field of a concatenation; empty for a single one.
-    pub fields: &'static [u8],
-    /// The most elements; 0 = no limit.
-    pub size: u32,
-    /// 1 the machine's, 2 big-endian; only `nft list` reads it.
-    pub byte_order: u32,
-}
-
-/// An element as the kernel is told of it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Element {
-    /// The key, or the first key of an interval.
-    pub key: Vec<u8>,
-    /// The last key of an interval.
-    pub key_end: Option<Vec<u8>>,
-    /// When it goes by itself; `None` only in constant sets.
-    pub timeout_ms: Option<u64>,
-}
-
-/// The table all sets of ours are in.
-pub const TABLE: &CStr = c"spa";
 const FAMILY: u16 = ProtoFamily::Inet as u16;
 
 struct SetHandle(NonNull<sys::nftnl_set>);
@@ -230,14 +182,12 @@ impl SetHandle {
         if !shape.fields.is_empty() {
             handle.bytes(sys::NFTNL_SET_DESC_CONCAT, shape.fields);
         }
-        if shape.flags & libc::NFT_SET_TIMEOUT.cast_unsigned() != 0 {
+        if shape.flags & TIMEOUT != 0 {
             let counter = allocate(c"counter");
             // SAFETY: both are live; the set takes the expression over.
             unsafe { sys::nftnl_set_add_expr(handle.0.as_ptr(), counter.as_ptr()) };
         }
-        // Key byte order in the user data: `nft list` prints keys the right way round.
-        let [a, b, c, d] = shape.byte_order.to_ne_bytes();
-        handle.bytes(sys::NFTNL_SET_USERDATA, &[0, 4, a, b, c, d]);
+        handle.bytes(sys::NFTNL_SET_USERDATA, &shape.note());
         handle
     }
 
@@ -280,17 +230,12 @@ impl SetHandle {
     }
 }
 
-/// What a message does with sets and elements; tables, chains and rules have their own in `nftnl`.
-pub enum SetMessage<'a> {
-    /// Makes the set.
+/// What `nftnl` has no safe type for.
+enum SetMessage<'a> {
     New(&'a SetShape),
-    /// Adds the elements; one that is there is an error.
     Add(&'a SetShape, &'a [Element]),
-    /// Deletes the element; one that is not there is an error.
     Delete(&'a SetShape, &'a Element),
-    /// Asks for the element that this key belongs to.
     Get(&'a SetShape, &'a Element),
-    /// Asks for all elements.
     Dump(&'a SetShape),
 }
 
@@ -343,10 +288,10 @@ unsafe impl NlMsg for SetMessage<'_> {
     }
 }
 
-/// Where messages are written before they go into a request; made once, used for every one.
-pub struct Scratch(Vec<u64>);
+/// Writes messages with libnftnl, into a buffer made once and used for every one.
+pub struct Library(Vec<u64>);
 
-impl Scratch {
+impl Library {
     /// Makes room for the largest message there is.
     pub fn new() -> Self {
         // u64: libnftnl writes headers through pointers that must be aligned.
@@ -354,24 +299,9 @@ impl Scratch {
         Self(vec![0; bytes.div_ceil(8)])
     }
 
-    /// Writes one message and appends its bytes.
-    pub fn append(&mut self, to: &mut Vec<u8>, message: &impl NlMsg, seq: u32, what: MsgType) {
+    fn write(&mut self, message: &impl NlMsg, seq: u32, what: MsgType) {
         // SAFETY: the buffer has nft_nlmsg_maxsize() bytes, which is what `write` asks for.
         unsafe { message.write(self.0.as_mut_ptr().cast(), seq, what) };
-        self.take(to);
-    }
-
-    /// Appends the head or the end of a batch.
-    pub fn append_mark(&mut self, to: &mut Vec<u8>, mark: Mark, seq: u32) {
-        let buffer = self.0.as_mut_ptr().cast();
-        // SAFETY: a mark is twenty bytes, and the buffer has more.
-        unsafe {
-            match mark {
-                Mark::Begin => sys::nftnl_batch_begin(buffer, seq),
-                Mark::End => sys::nftnl_batch_end(buffer, seq),
-            }
-        };
-        self.take(to);
     }
 
     /// Appends what the header in front says is there, padded to four.
@@ -386,11 +316,70 @@ impl Scratch {
     }
 }
 
-/// The frame of a batch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mark {
-    /// `NFNL_MSG_BATCH_BEGIN`.
-    Begin,
-    /// `NFNL_MSG_BATCH_END`: without it nothing is done.
-    End,
+impl Writer for Library {
+    fn append(&mut self, to: &mut Vec<u8>, message: &Message<'_>, seq: u32) {
+        let table = || nftnl::Table::new(TABLE, ProtoFamily::Inet);
+        let set = |library: &mut Self, message| library.write(&message, seq, MsgType::Add);
+        match *message {
+            // SAFETY: the head of a batch is twenty bytes, and the buffer has more.
+            Message::Begin => unsafe {
+                sys::nftnl_batch_begin(self.0.as_mut_ptr().cast(), seq);
+            },
+            // SAFETY: so is its end.
+            Message::End => unsafe {
+                sys::nftnl_batch_end(self.0.as_mut_ptr().cast(), seq);
+            },
+            Message::NewTable => self.write(&table(), seq, MsgType::Add),
+            Message::DeleteTable => self.write(&table(), seq, MsgType::Del),
+            Message::NewChain(chain) => self.write(&new_chain(chain, &table()), seq, MsgType::Add),
+            Message::NewRule(line) => {
+                let table = table();
+                let chain = nftnl::Chain::new(line.chain, &table);
+                self.write(&new_rule(line, &chain), seq, MsgType::Add);
+            }
+            Message::NewSet(shape) => set(self, SetMessage::New(shape)),
+            Message::AddElements(shape, all) => set(self, SetMessage::Add(shape, all)),
+            Message::DeleteElement(shape, one) => set(self, SetMessage::Delete(shape, one)),
+            Message::GetElement(shape, one) => set(self, SetMessage::Get(shape, one)),
+            Message::DumpElements(shape) => set(self, SetMessage::Dump(shape)),
+        }
+        self.take(to);
+    }
+}
+
+fn new_chain<'t>(chain: &Chain, table: &'t nftnl::Table) -> nftnl::Chain<'t> {
+    let mut new = nftnl::Chain::new(chain.name, table);
+    if let Some(BaseChain {
+        hook,
+        priority,
+        kind,
+        policy,
+    }) = chain.base
+    {
+        let hook = match hook {
+            Hook::PreRouting => nftnl::Hook::PreRouting,
+            Hook::Input => nftnl::Hook::In,
+            Hook::Forward => nftnl::Hook::Forward,
+            Hook::Output => nftnl::Hook::Out,
+            Hook::PostRouting => nftnl::Hook::PostRouting,
+        };
+        new.set_hook(hook, priority);
+        new.set_type(match kind {
+            ChainKind::Filter => ChainType::Filter,
+            ChainKind::Nat => ChainType::Nat,
+        });
+        new.set_policy(match policy {
+            Policy::Accept => nftnl::Policy::Accept,
+            Policy::Drop => nftnl::Policy::Drop,
+        });
+    }
+    new
+}
+
+fn new_rule<'c>(line: &Line, chain: &'c nftnl::Chain<'c>) -> Rule<'c> {
+    let mut rule = Rule::new(chain);
+    line.words.iter().for_each(|word| rule.add_expr(word));
+    rule.set_comment(line.comment)
+        .expect("our comments are short");
+    rule
 }
