@@ -170,6 +170,7 @@ const fn is_denial(kind: AuditKind) -> bool {
         | AuditKind::KnockKeyErased
         | AuditKind::ClockUntrusted
         | AuditKind::ClockTrusted
+        | AuditKind::ClockAccepted
         | AuditKind::ApprovalAsked
         | AuditKind::ApprovalGiven
         | AuditKind::GrantMade

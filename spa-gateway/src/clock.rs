@@ -10,7 +10,7 @@ use std::fmt;
 use std::path::Path;
 
 use rustix::time::{ClockId, clock_gettime};
-use spa_gateway_core::{Moment, Now};
+use spa_gateway_core::{ClockStep, Moment, Now};
 use spa_proto::WallTime;
 
 use crate::config::Trust;
@@ -22,8 +22,10 @@ const BATTERY_CLOCKS: &str = "/sys/class/rtc";
 /// Reads both clocks, once for an event.
 #[must_use]
 pub fn now() -> Now {
+    // Nothing but a test shifts it.
+    let wall = millis(ClockId::Realtime).saturating_add_signed(spa_failpoint::clock_shift());
     Now {
-        wall: WallTime::from_millis(millis(ClockId::Realtime)),
+        wall: WallTime::from_millis(wall),
         mono: Moment::from_millis(millis(ClockId::Boottime)),
     }
 }
@@ -49,6 +51,8 @@ pub enum Verdict {
     Unsynchronised,
     /// It reads less than the floor saved earlier.
     BehindFloor,
+    /// It was set too far since it was believed.
+    Stepped(ClockStep),
 }
 
 impl Verdict {
@@ -57,14 +61,20 @@ impl Verdict {
     pub const fn is_trusted(self) -> bool {
         match self {
             Self::Configured | Self::Synchronised | Self::BatteryClock => true,
-            Self::Unsynchronised | Self::BehindFloor => false,
+            Self::Unsynchronised | Self::BehindFloor | Self::Stepped(_) => false,
         }
     }
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        let words = match self {
+            Self::Stepped(step) => {
+                return write!(
+                    f,
+                    "not trusted: it was set {step} while the gateway ran, so no knock is accepted; set the right time, or run `spa-admin clock accept` if this is it"
+                );
+            }
             Self::Configured => "trusted: [clock] trust = \"always\"",
             Self::Synchronised => "trusted: synchronised",
             Self::BatteryClock => "trusted: kept by a battery clock",
@@ -72,18 +82,16 @@ impl fmt::Display for Verdict {
                 "not trusted: not synchronised and no battery clock, so no knock is accepted; start a time service, or set [clock] trust = \"always\" if the hypervisor keeps the time"
             }
             Self::BehindFloor => {
-                "not trusted: it reads earlier than it did before, so no knock is accepted; set the right time"
+                "not trusted: it reads earlier than it did before, so no knock is accepted; set the right time, or run `spa-admin clock accept` if this is it"
             }
-        })
+        };
+        f.write_str(words)
     }
 }
 
-/// Judges the wall clock now. `floor` is the latest time known to have passed.
+/// Judges the wall clock now: how it is kept, whatever it reads.
 #[must_use]
-pub fn judge(trust: Trust, has_battery_clock: bool, wall: WallTime, floor: WallTime) -> Verdict {
-    if wall < floor {
-        return Verdict::BehindFloor;
-    }
+pub fn judge(trust: Trust, has_battery_clock: bool) -> Verdict {
     match trust {
         Trust::Always => Verdict::Configured,
         Trust::Auto if synchronised::is_synchronised() => Verdict::Synchronised,
@@ -106,26 +114,27 @@ pub fn has_battery_clock() -> bool {
 mod tests {
     use super::*;
 
-    const FLOOR: WallTime = WallTime::from_millis(1_000);
-
-    #[test]
-    fn a_clock_behind_the_floor_is_never_trusted() {
-        let verdict = judge(Trust::Always, true, WallTime::from_millis(999), FLOOR);
-        assert_eq!(verdict, Verdict::BehindFloor);
-        assert!(!verdict.is_trusted());
-    }
-
     #[test]
     fn the_configuration_can_vouch_for_a_clock() {
-        assert_eq!(
-            judge(Trust::Always, false, FLOOR, FLOOR),
-            Verdict::Configured
-        );
+        assert_eq!(judge(Trust::Always, false), Verdict::Configured);
     }
 
     #[test]
     fn a_battery_clock_is_enough() {
-        assert!(judge(Trust::Auto, true, FLOOR, FLOOR).is_trusted());
+        assert!(judge(Trust::Auto, true).is_trusted());
+    }
+
+    #[test]
+    fn what_it_reads_can_make_a_clock_untrusted_however_it_is_kept() {
+        let year = std::time::Duration::from_secs(365 * 24 * 60 * 60);
+        for verdict in [
+            Verdict::BehindFloor,
+            Verdict::Stepped(ClockStep::Ahead(year)),
+            Verdict::Stepped(ClockStep::Back(year)),
+        ] {
+            assert!(!verdict.is_trusted());
+            assert!(verdict.to_string().contains("spa-admin clock accept"));
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ use std::time::Duration;
 use spa_gateway_core::{
     AuditKind, ClockTrust, Datagram, EffectId, Entropy, Gateway, Moment, Now, Purpose,
 };
+use spa_proto::FRESHNESS;
 use tracing::{debug, error, info, warn};
 
 use crate::audit::AuditLine;
@@ -111,6 +112,21 @@ struct ClockWatch {
     trust: Trust,
     has_battery_clock: bool,
     verdict: Option<Verdict>,
+    /// When both clocks were last looked at.
+    seen: Now,
+}
+
+impl ClockWatch {
+    /// How it is kept.
+    fn kept(&self) -> Verdict {
+        clock::judge(self.trust, self.has_battery_clock)
+    }
+
+    /// Whether somebody set it since it was last looked at.
+    fn was_set(&self, now: Now) -> bool {
+        let went = now.mono.since(self.seen.mono);
+        now.wall.distance(self.seen.wall.saturating_add(went)) > FRESHNESS
+    }
 }
 
 struct Daemon {
@@ -245,7 +261,8 @@ impl Daemon {
         if self.gateway.poll_timeout().is_some_and(is_due) {
             self.gateway.handle_timeout(now, &mut self.entropy);
         }
-        if is_due(self.look_around) {
+        // Where the kernel does not say that the clock was set, whatever happens next does.
+        if is_due(self.look_around) || self.clock.was_set(now) {
             self.look_around(now);
         }
         if self.write_audit.is_some_and(is_due) {
@@ -290,17 +307,15 @@ impl Daemon {
     fn look_around(&mut self, now: Now) {
         self.look_around = now.mono.after(LOOK_AROUND);
         self.gateway.handle_addresses(network::own_addresses());
-        let ClockWatch {
-            trust,
-            has_battery_clock,
-            ..
-        } = self.clock;
-        let verdict = clock::judge(
-            trust,
-            has_battery_clock,
-            now.wall,
-            self.gateway.clock_floor(),
-        );
+        self.clock.seen = now;
+        let is_current = self.store.freshness() == Freshness::Current;
+        let trust = if self.clock.kept().is_trusted() && is_current {
+            ClockTrust::Trusted
+        } else {
+            ClockTrust::Untrusted
+        };
+        self.gateway.handle_clock(trust, now);
+        let verdict = self.verdict(now);
         if self.clock.verdict.replace(verdict) != Some(verdict) {
             if verdict.is_trusted() {
                 info!("clock {verdict}");
@@ -308,13 +323,17 @@ impl Daemon {
                 warn!("clock {verdict}");
             }
         }
-        let is_current = self.store.freshness() == Freshness::Current;
-        let trust = if verdict.is_trusted() && is_current {
-            ClockTrust::Trusted
-        } else {
-            ClockTrust::Untrusted
-        };
-        self.gateway.handle_clock(trust, now);
+    }
+
+    /// Judges the clock by how it is kept and by what it reads.
+    fn verdict(&self, now: Now) -> Verdict {
+        let kept = self.clock.kept();
+        match self.gateway.clock_step(now) {
+            _ if !kept.is_trusted() => kept,
+            Some(step) => Verdict::Stepped(step),
+            None if now.wall < self.gateway.clock_floor() => Verdict::BehindFloor,
+            None => kept,
+        }
     }
 
     /// Leaves everything on disk. Sessions go on: the next daemon takes them over.

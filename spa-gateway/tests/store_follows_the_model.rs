@@ -296,7 +296,7 @@ fn story() -> Vec<Change> {
             resource: name("plc"),
             ports: PortRange::parse("8000-8100/udp").expect("ports"),
         },
-        Change::FloorRaised { floor: at(77_777) },
+        Change::FloorSet { floor: at(77_777) },
         // What is not there is not made by a change of it.
         Change::Answered {
             credential: CredentialId::from_bytes([9; 16]),

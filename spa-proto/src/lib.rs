@@ -58,8 +58,8 @@ pub use knock::{
     looks_like_wireguard,
 };
 pub use payload::{
-    DefaultRoute, DoorKind, EncodePayloadError, Outcome, PAYLOAD_LEN, PayloadError, Prekey,
-    RefusedFor, Repeat, ReplyPayload, Route, RouteError, SessionReply, TotpOffer, Verdict,
+    DefaultRoute, DoorKind, EncodePayloadError, LONGEST_PREKEY, Outcome, PAYLOAD_LEN, PayloadError,
+    Prekey, RefusedFor, Repeat, ReplyPayload, Route, RouteError, SessionReply, TotpOffer, Verdict,
 };
 pub use primitives::NotContributory;
 #[cfg(feature = "client")]

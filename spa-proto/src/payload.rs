@@ -21,6 +21,7 @@ use crate::time::{FRESHNESS, WallTime};
 pub use encode::EncodePayloadError;
 pub use parse::PayloadError;
 pub use route::{Route, RouteError};
+pub use tlvs::LONGEST_PREKEY;
 
 /// Length of a reply's plaintext in bytes (SPEC §6).
 pub const PAYLOAD_LEN: usize = 456;
@@ -213,10 +214,12 @@ pub struct Prekey {
 }
 
 impl Prekey {
-    /// Tells whether a client may still knock with it: its end is more than F ahead (SPEC §3.3).
+    /// Tells whether a client may still knock with it: its end is more than F ahead, and not farther than that of any
+    /// key the gateway makes on a clock that is right (SPEC §3.3).
     #[must_use]
     pub fn is_usable(&self, now: WallTime) -> bool {
         self.not_after > now.saturating_add(FRESHNESS)
+            && self.not_after.since(now) <= LONGEST_PREKEY
     }
 }
 

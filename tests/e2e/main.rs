@@ -5,6 +5,7 @@ mod administration;
 mod agent;
 mod asked;
 mod channel;
+mod clock;
 mod configuration;
 mod control;
 mod crash;

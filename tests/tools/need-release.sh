@@ -7,7 +7,7 @@ for program in "$@"; do
         echo "install: $folder/$program is missing; run \`make release\` first" >&2
         exit 1
     fi
-    if grep -q SPA_PAUSE_AT "$folder/$program"; then
+    if grep -q -e SPA_PAUSE_AT -e SPA_CLOCK_SHIFT "$folder/$program"; then
         echo "install: $folder/$program is a build for tests, which can be stopped from outside; run \`make release\` without debug assertions" >&2
         exit 1
     fi

@@ -46,6 +46,8 @@ pub(crate) enum Addition {
     Unlocked(LockTarget),
     Granted(GrantRow),
     Approved(ApprovalRow),
+    /// The clock is right, said an administrator at this time.
+    Clock(Now),
 }
 
 /// Failure tokens of a credential that is new, or that an administrator enabled again.
@@ -150,6 +152,7 @@ impl Gateway {
                 self.exceptions.put_approval(row);
                 self.set_exceptions(now);
             }
+            Addition::Clock(accepted) => self.adopt_clock(accepted, now),
         }
     }
 

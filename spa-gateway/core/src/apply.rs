@@ -173,7 +173,7 @@ impl Snapshot {
             }),
             Change::KnockKeyMade(row) => self.knock_keys.push(row),
             Change::KnockKeyErased { kid } => self.knock_keys.retain(|row| row.kid != kid),
-            Change::FloorRaised { floor } => self.floor = floor,
+            Change::FloorSet { floor } => self.floor = floor,
         }
     }
 

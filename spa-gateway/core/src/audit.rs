@@ -125,6 +125,8 @@ audit_kinds! {
     ClockUntrusted = "clock-untrusted";
     /// The clock is trusted again.
     ClockTrusted = "clock-trusted";
+    /// An administrator said that the clock is right.
+    ClockAccepted = "clock-accepted";
     /// A policy would have denied what passed, since the resource is being learned.
     WouldBeDenied = "would-be-denied";
     /// Somebody waits for an approval.

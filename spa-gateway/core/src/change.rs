@@ -223,8 +223,8 @@ pub enum Change {
         /// Which.
         kid: u8,
     },
-    /// The clock floor moved up.
-    FloorRaised {
+    /// The clock floor moved: up as time goes by, down if an administrator says that the clock is right.
+    FloorSet {
         /// The new floor.
         floor: WallTime,
     },

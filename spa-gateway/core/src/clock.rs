@@ -4,9 +4,10 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
 
-use spa_proto::{CredentialId, KnockSecret, Slot, Tag};
+use spa_proto::{CredentialId, KnockSecret, Slot, Tag, WallTime};
 
 use crate::addition::Addition;
+use crate::admin::Accepted;
 use crate::agenda::Timer;
 use crate::audit::{AuditKind, AuditRecord};
 use crate::change::{Change, Record};
@@ -18,9 +19,11 @@ use crate::gateway::{ClockTrust, Gateway, key_refs};
 use crate::knock_keys::ACCEPTED;
 use crate::outbox::Waiter;
 use crate::snapshot::KnockKeyRow;
+use crate::step::{self, ClockStep, Reference};
 use crate::time::Now;
 
-/// How often the clock floor is saved (SPEC §7).
+/// How often the clock floor is saved, and how long a clock must have gone evenly before it is: a jump that somebody
+/// mends until then leaves nothing behind (SPEC §7).
 pub const FLOOR_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
 /// Milliseconds into a minute at which the window of slots moves: half a minute, since F is 90 s.
 const SLOTS_MOVE_AT_MS: u64 = 30_000;
@@ -29,15 +32,22 @@ const MINUTE_MS: u64 = 60_000;
 impl Gateway {
     /// Hears whether the kernel vouches for the clock.
     pub fn handle_clock(&mut self, trust: ClockTrust, now: Now) {
-        let before = core::mem::replace(&mut self.clock.trust, trust);
-        if before != trust {
-            let kind = match trust {
-                ClockTrust::Trusted => AuditKind::ClockTrusted,
-                ClockTrust::Untrusted => AuditKind::ClockUntrusted,
-            };
-            self.put_audit(AuditRecord::new(now.wall, kind));
+        self.clock.trust = trust;
+        let stepped = self.was_clock_set(now);
+        self.report_clock(now);
+        if self.is_clock_believed(now) {
+            match &mut self.clock.reference {
+                Some(reference) => reference.follow(now),
+                none => *none = Some(Reference::begin(now)),
+            }
         }
         self.slide_tags(now);
+        self.end_overdue(now);
+        if stepped {
+            // What ends at a time of the calendar ends now, or later: each timer stands where the old time put it.
+            self.review_all(now);
+            self.set_exceptions(now);
+        }
         // A clock that was set moves the minute, too.
         let minute = now.mono.after(until_slots_move(now));
         if self
@@ -72,15 +82,81 @@ impl Gateway {
     /// The process is about to stop: saves the floor, and what was counted.
     pub fn handle_stop(&mut self, now: Now) {
         self.save_learned(true, now);
-        if self.is_clock_believed(now) {
-            self.raise_floor(now);
+        let settled = |reference: &Reference| reference.is_settled(FLOOR_EVERY, now);
+        if self.is_clock_believed(now) && self.clock.reference.as_ref().is_some_and(settled) {
+            self.set_floor(now);
         }
     }
 
     /// Says whether knocks are accepted as far as the clock is concerned.
     #[must_use]
     pub fn is_clock_believed(&self, now: Now) -> bool {
-        self.clock.trust == ClockTrust::Trusted && now.wall >= self.clock.floor
+        self.clock.trust == ClockTrust::Trusted
+            && now.wall >= self.clock.floor
+            && self.clock_step(now).is_none()
+    }
+
+    /// Gives how far the clock was set since it was believed, if that is too far to believe it still.
+    #[must_use]
+    pub fn clock_step(&self, now: Now) -> Option<ClockStep> {
+        let step = self.clock.reference.as_ref()?.step(now);
+        Some(step).filter(|step| step::is_too_far(*step))
+    }
+
+    /// Says whether somebody set the clock since [`handle_clock`](Self::handle_clock), which is to hear of it then.
+    #[must_use]
+    pub fn was_clock_set(&self, now: Now) -> bool {
+        let reference = self.clock.reference.as_ref();
+        reference.is_some_and(|reference| step::was_set(reference.step(now)))
+    }
+
+    /// An administrator says that the clock is right: it is believed from here on, and the floor comes down to it once
+    /// that is on disk. Gives how many devices have knocked at a later time: each is refused until its clock is
+    /// there, or it is resynced.
+    pub fn accept_clock(&mut self, now: Now) -> Accepted<usize> {
+        let ahead = self.credentials.values().filter(|credential| {
+            let step = self.persons.get(&credential.person).map_or(0, |person| {
+                let period = person
+                    .totp
+                    .as_ref()
+                    .map_or(1, |totp| u64::from(totp.period));
+                person
+                    .last_step
+                    .saturating_mul(period)
+                    .saturating_mul(1_000)
+            });
+            let marks = [credential.last_ts, WallTime::from_millis(step)];
+            marks.iter().any(|mark| step::precedes(now.wall, *mark))
+        });
+        let value = ahead.count();
+        let floor = now.wall;
+        let record = self.add(Change::FloorSet { floor }, Addition::Clock(now));
+        Accepted { value, record }
+    }
+
+    /// The word of an administrator about the clock is on disk.
+    pub(crate) fn adopt_clock(&mut self, accepted: Now, now: Now) {
+        self.clock.floor = accepted.wall;
+        self.clock.reference = Some(Reference::begin(accepted));
+        self.put_audit(AuditRecord::new(now.wall, AuditKind::ClockAccepted));
+        self.handle_clock(self.clock.trust, now);
+    }
+
+    /// Writes down when the clock begins or ceases to be believed.
+    fn report_clock(&mut self, now: Now) {
+        let believed = self.is_clock_believed(now);
+        if core::mem::replace(&mut self.clock.reported, believed) == believed {
+            return;
+        }
+        let kind = if believed {
+            AuditKind::ClockTrusted
+        } else {
+            AuditKind::ClockUntrusted
+        };
+        let step = self.clock_step(now);
+        let mut audit = AuditRecord::new(now.wall, kind);
+        audit.note = step.map(|step| alloc::format!("set {step}"));
+        self.put_audit(audit);
     }
 
     /// Keeps the tag table in step with the clock; empties it while the clock is not believed.
@@ -114,15 +190,18 @@ impl Gateway {
             self.end_exceptions(now);
             self.save_learned(false, now);
             self.rotate_knock_keys(now, entropy);
-            if now.wall.since(self.clock.floor) >= FLOOR_EVERY {
-                self.raise_floor(now);
+            let steady = |reference: &Reference| reference.is_steady_for(FLOOR_EVERY, now);
+            if now.wall.since(self.clock.floor) >= FLOOR_EVERY
+                && self.clock.reference.as_ref().is_some_and(steady)
+            {
+                self.set_floor(now);
             }
         }
     }
 
-    fn raise_floor(&mut self, now: Now) {
+    fn set_floor(&mut self, now: Now) {
         self.clock.floor = now.wall;
-        let changes = [Change::FloorRaised { floor: now.wall }].into();
+        let changes = [Change::FloorSet { floor: now.wall }].into();
         self.outbox
             .put(EffectKind::Record(Record { changes }), Waiter::Nobody);
     }

@@ -40,6 +40,7 @@ use crate::refusal::Counters;
 use crate::session::{Phase, Session, Sessions, Terms};
 use crate::settings::Settings;
 use crate::snapshot::{CredentialRow, PersonRow, SessionRow, Snapshot};
+use crate::step::{Reference, precedes};
 use crate::tags::{KeyRef, TagTable};
 use crate::time::{Moment, Now};
 use crate::upkeep::Upkeep;
@@ -91,6 +92,10 @@ pub(crate) struct Clock {
     pub(crate) trust: ClockTrust,
     /// No time before this one is believed.
     pub(crate) floor: WallTime,
+    /// When it was last believed; `None` before the first time.
+    pub(crate) reference: Option<Reference>,
+    /// What the audit says of it last: is it believed?
+    pub(crate) reported: bool,
 }
 
 /// What the kernel says of the clock.
@@ -130,6 +135,8 @@ impl Gateway {
             clock: Clock {
                 trust: ClockTrust::Untrusted,
                 floor: snapshot.floor,
+                reference: None,
+                reported: false,
             },
             knock_keys,
             persons: BTreeMap::new(),
@@ -226,7 +233,9 @@ impl Gateway {
         };
         let credential = self.honoured(row.credential);
         let honoured = credential.is_some_and(|credential| !credential.has_expired(now.wall));
-        if !honoured || terms.are_over(now) {
+        // On a clock that was set back nobody can say how much of its time is left.
+        let lost = precedes(now.wall, terms.opened.max(self.clock.floor));
+        if !honoured || lost || terms.are_over(now) {
             self.pool.give_back(addresses, now.mono.after(REST));
             let remains = resting(addresses.v4, addresses.v6, now);
             return self.close_remains(row.id, remains, now);

@@ -6,7 +6,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use spa_proto::{KnockPublic, KnockSecret, WallTime};
+use spa_proto::{KnockPublic, KnockSecret, LONGEST_PREKEY, WallTime};
 
 use crate::snapshot::KnockKeyRow;
 
@@ -81,7 +81,10 @@ impl KnockKeys {
 
     /// Gives the key to hand out.
     pub(crate) fn newest(&self, now: WallTime) -> Option<NewestKey> {
-        let live = self.rotating.iter().filter(|(_, key)| now < key.not_after);
+        let live = self
+            .rotating
+            .iter()
+            .filter(|(_, key)| now < key.not_after && key.not_after.since(now) <= LONGEST_PREKEY);
         live.max_by_key(|(_, key)| key.made)
             .map(|(kid, key)| NewestKey {
                 kid: *kid,
@@ -124,9 +127,11 @@ impl KnockKeys {
         }
     }
 
-    /// Erases the keys that are not accepted any more; gives their numbers.
+    /// Erases the keys that are not accepted any more, and those a clock that ran far ahead left, which no client
+    /// uses; gives their numbers.
     pub(crate) fn erase_past(&mut self, now: WallTime) -> Vec<u8> {
-        let past = |key: &Rotating| now >= key.not_after;
+        let past =
+            |key: &Rotating| now >= key.not_after || key.not_after.since(now) > LONGEST_PREKEY;
         let gone = self
             .rotating
             .iter()
@@ -178,6 +183,17 @@ mod tests {
         assert_eq!(keys.erase_past(before), []);
         assert_eq!(keys.erase_past(not_after), [3]);
         assert!(keys.live(0, not_after).is_some());
+    }
+
+    #[test]
+    fn a_key_of_a_clock_that_ran_ahead_is_neither_handed_out_nor_kept() {
+        let mut keys = KnockKeys::restore([row(0, 0), row(1, 1)].into()).expect("kid 0");
+        let year = 365 * 24 * 60 * 60 * 1_000;
+        (2..=3).for_each(|kid| keys.add(row(kid, year)));
+        let now = WallTime::from_millis(2);
+        assert_eq!(keys.newest(now).map(|key| key.kid), Some(1));
+        assert_eq!(keys.erase_past(now), [2, 3]);
+        assert_eq!(keys.newest(now).map(|key| key.kid), Some(1));
     }
 
     #[test]

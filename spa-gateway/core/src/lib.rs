@@ -79,6 +79,7 @@ mod settings;
 mod snapshot;
 mod spent;
 mod start;
+mod step;
 mod tags;
 mod time;
 mod upkeep;
@@ -127,6 +128,7 @@ pub use snapshot::{
     SessionRow, Snapshot, Standing, TotpRow,
 };
 pub use start::PresentPeer;
+pub use step::{ClockStep, STEP_BELIEVED};
 pub use time::{Moment, Now};
 #[cfg(any(test, feature = "vectors"))]
 pub use vectors::Recollection;

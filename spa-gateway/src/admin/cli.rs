@@ -95,6 +95,9 @@ pub enum Command {
     /// The store
     #[command(subcommand)]
     Store(StoreCommand),
+    /// The clock
+    #[command(subcommand)]
+    Clock(ClockCommand),
 }
 
 /// Flags of a listing.
@@ -492,6 +495,18 @@ pub struct LogArgs {
 pub enum StoreCommand {
     /// Take a restored store for the newest one, after a look at `device list`
     Accept,
+}
+
+/// `clock`.
+#[derive(Debug, Subcommand)]
+pub enum ClockCommand {
+    /// Take what the clock reads for the right time, after it was set far while the gateway ran, or reads earlier
+    /// than it once did
+    Accept {
+        /// Do it; without this, say only what it costs
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[cfg(test)]

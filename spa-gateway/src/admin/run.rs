@@ -5,12 +5,14 @@ use std::time::Duration;
 use spa_gateway_core::Name;
 
 use super::cli::{
-    ApproveArgs, Cli, Command, GrantArgs, GrantCommand, ListArgs, ListCommand, LockArgs, LogArgs,
-    MfaCommand, PolicyCommand, SessionCommand, StoreCommand,
+    ApproveArgs, Cli, ClockCommand, Command, GrantArgs, GrantCommand, ListArgs, ListCommand,
+    LockArgs, LogArgs, MfaCommand, PolicyCommand, SessionCommand, StoreCommand,
 };
 use super::client::Client;
 use super::policy::{check_policy, explain_offline, typed};
 use super::{doctor, init, show};
+use crate::calendar;
+use crate::clock;
 use crate::config::Config;
 use crate::control::protocol::{
     AuditPage, Cut, DeviceName, Exceptions, Lock, Request, Selector, Session, Status,
@@ -77,8 +79,16 @@ pub fn run(cli: &Cli) -> Result<(), String> {
         Command::Doctor => doctor::run(&config, &client),
         Command::Log(args) => admin.log(args),
         Command::Store(StoreCommand::Accept) => admin.told(&Request::AcceptStore),
+        Command::Clock(ClockCommand::Accept { yes: true }) => admin.told(&Request::AcceptClock),
+        Command::Clock(ClockCommand::Accept { yes: false }) => Err(format!(
+            "it is {} by this machine; {COST_OF_A_CLOCK}; if it is the right time, add --yes",
+            calendar::utc(clock::now().wall.as_millis())
+        )),
     }
 }
+
+/// What it costs to take a clock for right.
+const COST_OF_A_CLOCK: &str = "if that is too late, nobody gets in, and invites and grants end early; if too early, a knock or code of that time that never arrived is worth something again (what arrived is worth nothing ever after)";
 
 pub(super) struct Admin<'a> {
     pub(super) config: &'a Config,

@@ -157,6 +157,8 @@ pub enum Request {
     },
     /// Takes a restored store for the newest one (SPEC §15).
     AcceptStore,
+    /// Takes what the clock reads for the right time (SPEC §7).
+    AcceptClock,
 }
 
 /// Which factors somebody has.

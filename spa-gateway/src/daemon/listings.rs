@@ -92,11 +92,7 @@ impl Daemon {
             wireguard: facts.wireguard.to_owned(),
             since: facts.since,
             accepting: is_current && self.gateway.is_clock_believed(clock::now()),
-            clock: self
-                .clock
-                .verdict
-                .map(|verdict| verdict.to_string())
-                .unwrap_or_default(),
+            clock: self.verdict(clock::now()).to_string(),
             policy: self.policy.state.clone(),
             store: if is_current {
                 "current".to_owned()

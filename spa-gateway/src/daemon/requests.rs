@@ -15,7 +15,8 @@ use super::pending::{Answer, UNTIL_RESTART};
 use super::policy::Author;
 use super::{Daemon, DaemonError};
 use crate::audit::AuditLine;
-use crate::clock;
+use crate::calendar;
+use crate::clock::{self, Verdict};
 use crate::control::Asked;
 use crate::control::protocol::{
     self, AuditEntry, AuditPage, DeviceName, Invited, RecoveryCodes, Request, UserKind,
@@ -238,6 +239,7 @@ impl Daemon {
             Request::PolicyText { serial } => self.policy_text(serial).map(Outcome::Now),
             Request::WouldCut { text } => self.would_cut(&text).map(Outcome::Now),
             Request::AcceptStore => self.accept_store(),
+            Request::AcceptClock => self.accept_clock(),
             Request::Status | Request::Cut(_) | Request::Lock { .. } | Request::Reload { .. } => {
                 unreachable!("answered above")
             }
@@ -330,6 +332,36 @@ impl Daemon {
         )))
     }
 
+    /// Only a doubt about what the clock reads is an administrator's to end; how it is kept is the machine's.
+    fn accept_clock(&mut self) -> Result<Outcome, String> {
+        let now = clock::now();
+        let verdict = self.verdict(now);
+        match verdict {
+            Verdict::Stepped(_) | Verdict::BehindFloor => {}
+            Verdict::Configured | Verdict::Synchronised | Verdict::BatteryClock => {
+                return Err(format!(
+                    "the clock is {verdict}; there is nothing to accept"
+                ));
+            }
+            Verdict::Unsynchronised => return Err(format!("the clock is {verdict}")),
+        }
+        let Accepted {
+            value: ahead,
+            record,
+        } = self.gateway.accept_clock(now);
+        let mut line = format!(
+            "the clock is right at {}",
+            calendar::utc(now.wall.as_millis())
+        );
+        if ahead > 0 {
+            line.push_str(&format!(
+                "; devices that knocked at a later time: {ahead}, each is refused until then, or until `spa-admin device resync USER/DEVICE`"
+            ));
+        }
+        let value = json!(line);
+        Ok(Outcome::After(Accepted { value, record }, NOTHING_CHANGED))
+    }
+
     fn audit_page(&mut self, query: &AuditQuery) -> Result<Outcome, String> {
         let lines = self.store.audit(query).map_err(|error| error.to_string())?;
         let lines = lines
@@ -376,7 +408,8 @@ const fn changes(request: &Request) -> bool {
         | Request::Approve { .. }
         | Request::EndException { .. }
         | Request::Reload { .. }
-        | Request::AcceptStore => true,
+        | Request::AcceptStore
+        | Request::AcceptClock => true,
     }
 }
 

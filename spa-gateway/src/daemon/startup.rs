@@ -199,6 +199,7 @@ pub fn run(config_file: &Path) -> Result<(), StartError> {
             trust: config.clock.trust,
             has_battery_clock,
             verdict: None,
+            seen: now,
         },
         facts,
         look_around: now.mono,

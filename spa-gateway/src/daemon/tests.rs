@@ -78,6 +78,7 @@ impl Town {
                 trust: Trust::Always,
                 has_battery_clock: false,
                 verdict: None,
+                seen: now,
             },
             facts: Facts {
                 public: "[2001:db8::1]:51820".parse().expect("an address"),

@@ -274,7 +274,7 @@ pub(super) fn apply(db: &Connection, seal: &Seal, change: &Change) -> Result<(),
         Change::KnockKeyErased { kid } => {
             run(db, "DELETE FROM knock_key WHERE kid = ?1", params![kid])
         }
-        Change::FloorRaised { floor } => super::set_meta(db, super::FLOOR, &int(floor.as_millis())),
+        Change::FloorSet { floor } => super::set_meta(db, super::FLOOR, &int(floor.as_millis())),
     }
 }
 

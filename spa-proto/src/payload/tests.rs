@@ -282,6 +282,9 @@ fn a_knock_key_lives_at_most_15_days_and_is_used_up_to_90_s_before_its_end() {
     assert_eq!(read_prekey(NOW), Ok(()));
     assert!(!prekey(NOW.saturating_add(FRESHNESS)).is_usable(NOW));
     assert!(prekey(NOW.saturating_add(FRESHNESS + Duration::from_millis(1))).is_usable(NOW));
+    // One that was kept while the clocks of both were ahead.
+    assert!(prekey(last).is_usable(NOW));
+    assert!(!prekey(last.saturating_add(Duration::from_millis(1))).is_usable(NOW));
 }
 
 #[test]

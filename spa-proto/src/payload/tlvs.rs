@@ -21,7 +21,7 @@ use crate::time::WallTime;
 use crate::tlv::{self, TlvError};
 
 /// Longest life of a knock key a client believes in (SPEC §6): 7 days handed out, 7 accepted, 1 spare.
-const LONGEST_PREKEY: Duration = Duration::from_secs(15 * 24 * 3600);
+pub const LONGEST_PREKEY: Duration = Duration::from_secs(15 * 24 * 3600);
 
 /// The TLVs, each judged and known to belong to the status.
 #[derive(Default)]

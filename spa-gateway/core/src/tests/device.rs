@@ -54,6 +54,10 @@ impl Device {
     }
 
     pub fn request(&mut self, ask: Ask, now: Now) -> Request {
+        // A last ts far ahead of the clock is forgotten first (SPEC §7).
+        if self.last_ts > now.wall.as_millis() + 90_000 {
+            self.last_ts = 0;
+        }
         self.last_ts = now.wall.as_millis().max(self.last_ts + 1);
         Request {
             ts: WallTime::from_millis(self.last_ts),

@@ -255,6 +255,6 @@ fn knock_keys_come_and_go() {
 
 #[test]
 fn the_floor_moves_up() {
-    let snapshot = after(vec![Change::FloorRaised { floor: at(7_777) }]);
+    let snapshot = after(vec![Change::FloorSet { floor: at(7_777) }]);
     assert_eq!(snapshot.floor, at(7_777));
 }
