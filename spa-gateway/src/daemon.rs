@@ -21,11 +21,12 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use spa_gateway_core::{
-    AuditKind, ClockTrust, Datagram, EffectId, Entropy, Gateway, Moment, Now, Purpose,
+    AuditKind, ClockTrust, Datagram, EffectId, Entropy, Gateway, Moment, Now, Purpose, Traffic,
 };
 use spa_proto::FRESHNESS;
 use tracing::{debug, error, info, warn};
 
+use crate::access;
 use crate::audit::AuditLine;
 use crate::capture::{self, Captured, Dropped, KernelQueue, KnownTags};
 use crate::channel::{self, Called};
@@ -76,6 +77,8 @@ enum Event {
     ClockSet,
     /// A session called from inside its tunnel.
     Called(Called),
+    /// The kernel told of connections inside the tunnels.
+    Traffic(Vec<Traffic>),
 }
 
 /// Why the daemon stops. Its text is one line.
@@ -226,6 +229,7 @@ impl Daemon {
                 let _ = self.reload_policy(&Author::signal())?;
             }
             Event::Called(called) => self.call(called),
+            Event::Traffic(seen) => self.gateway.handle_traffic(&seen, clock::now()),
             Event::ClockSet => {
                 debug!("the clock was set");
                 self.look_around(clock::now());
@@ -423,6 +427,14 @@ impl Intake {
         match self.sender.try_send(Event::Called(called)) {
             Ok(()) => channel::Handed::Taken,
             Err(_) => channel::Handed::Refused,
+        }
+    }
+
+    /// Waits for room.
+    fn traffic(&self, seen: Vec<Traffic>) -> access::Handed {
+        match self.sender.send(Event::Traffic(seen)) {
+            Ok(()) => access::Handed::Taken,
+            Err(_) => access::Handed::Closed,
         }
     }
 

@@ -21,10 +21,11 @@ use rustix::net::{
     SocketType, sockopt,
 };
 use spa_order::{
-    ANSWER_LEN, Answer, DecodeError, Hello, MAX_KNOCK_INTERFACES, Opening, Order, PeerReport,
-    Replies, Usage,
+    ANSWER_LEN, Answer, Connections, DecodeError, Hello, MAX_KNOCK_INTERFACES, Opening, Order,
+    PeerReport, Replies, Usage,
 };
 
+use crate::access::AccessSockets;
 use crate::accounts::Account;
 use crate::capture::KnownTags;
 use crate::config::Config;
@@ -99,6 +100,8 @@ pub struct Ready {
     pub replies: ReplySockets,
     /// The table of tags in front of the capture sockets, where the kernel has one.
     pub tags: Option<KnownTags>,
+    /// The sockets of the access log, where there is one.
+    pub access: Option<AccessSockets>,
 }
 
 /// The connection to a running enforcer.
@@ -276,7 +279,11 @@ impl EnforcerLink {
                 Replies::Both => descriptors.next(),
             },
         };
-        let memory = descriptors.next();
+        let memory = hello.tags.and_then(|_| descriptors.next());
+        let access = descriptors.next().map(|begun| AccessSockets {
+            begun,
+            ended: descriptors.next(),
+        });
         let tags = hello.tags.zip(memory.as_ref());
         let tags = tags.map(|(table, memory)| KnownTags::new(table, memory));
         Ok(Ready {
@@ -284,6 +291,7 @@ impl EnforcerLink {
             captures,
             replies,
             tags: tags.transpose()?,
+            access,
         })
     }
 
@@ -380,6 +388,18 @@ impl EnforcerLink {
             early: VecDeque::new(),
             late: BTreeMap::new(),
             arrived: Vec::new(),
+        }
+    }
+
+    /// Counts the connections of sessions; `None` if the kernel does not say.
+    ///
+    /// # Errors
+    /// As [`perform`](Self::perform).
+    pub fn count_connections(&mut self) -> Result<Option<Connections>, LinkError> {
+        match self.perform(&Order::CountConnections)? {
+            Answer::Connections(connections) => Ok(Some(connections)),
+            Answer::Refused(_) | Answer::Failed { .. } => Ok(None),
+            _ => Err(LinkError::OutOfTurn),
         }
     }
 
@@ -495,7 +515,7 @@ impl EnforcerLink {
     fn receive_with_descriptors(&mut self) -> Result<((u64, Answer), Vec<OwnedFd>), LinkError> {
         let mut message = [0; ANSWER_LEN + 1];
         let mut space =
-            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_KNOCK_INTERFACES + 3))];
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_KNOCK_INTERFACES + 5))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = rustix::io::retry_on_intr(|| {
             rustix::net::recvmsg(
@@ -535,7 +555,8 @@ const fn is_late(order: &Order) -> bool {
         | Order::CloseFlow { .. }
         | Order::Door { .. }
         | Order::CloseDoor { .. }
-        | Order::ListOpenings => false,
+        | Order::ListOpenings
+        | Order::CountConnections => false,
     }
 }
 

@@ -4,6 +4,7 @@
 //! performs effects strictly in order, and speaks with administrators.
 #![deny(unsafe_code)]
 
+pub mod access;
 pub mod accounts;
 pub mod admin;
 pub mod audit;

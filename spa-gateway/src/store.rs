@@ -3,6 +3,7 @@
 //! Invariant: when [`Store::commit`] returns, the records are on disk, all of them; when
 //! it fails, none is. A write-ahead log with `synchronous = FULL` makes that one fsync.
 
+mod access;
 mod apply;
 mod audit;
 mod load;
@@ -22,9 +23,11 @@ use spa_proto::{KnockSecret, WallTime};
 use tracing::warn;
 use zeroize::Zeroizing;
 
+pub use access::AccessQuery;
 pub use audit::AuditQuery;
 pub use versions::{MAX_VERSIONS, PolicyVersion};
 
+use crate::access::AccessLine;
 use crate::accounts::Account;
 use crate::audit::AuditLine;
 use crate::config::Paths;
@@ -32,7 +35,7 @@ use crate::files::{self, FileError, Wanted};
 use seal::{Place, Seal};
 
 /// The version of `schema.sql`.
-const SCHEMA_VERSION: i64 = 3;
+const SCHEMA_VERSION: i64 = 4;
 const SCHEMA: &str = include_str!("store/schema.sql");
 /// Marks the file as ours: "SPA1".
 const APPLICATION_ID: i64 = 0x5350_4131;
@@ -141,6 +144,7 @@ pub struct Store {
     beside_path: PathBuf,
     /// Audit lines that wait for the next commit.
     waiting: Vec<AuditLine>,
+    waiting_access: Vec<AccessLine>,
 }
 
 impl Store {
@@ -240,6 +244,7 @@ impl Store {
             beside,
             beside_path: paths.generation(),
             waiting: Vec::new(),
+            waiting_access: Vec::new(),
         };
         // Opens one value: a K_seal of another store shows now, not at the first knock.
         store.wireguard_key()?;
@@ -355,8 +360,10 @@ impl Store {
         let written = change(&transaction, &self.seal)?;
         set_meta(&transaction, GENERATION, &apply::int(next))?;
         audit::insert(&transaction, &self.waiting)?;
+        access::insert(&transaction, &self.waiting_access)?;
         transaction.commit().map_err(failed)?;
         self.waiting.clear();
+        self.waiting_access.clear();
         self.generation = next;
         self.keep_generation();
         Ok(written)

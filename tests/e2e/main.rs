@@ -1,6 +1,7 @@
 //! The promises, each kept on real packets between real programs. One paragraph is one promise.
 #![forbid(unsafe_code)]
 
+mod access;
 mod administration;
 mod agent;
 mod asked;

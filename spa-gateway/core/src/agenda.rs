@@ -16,6 +16,8 @@ pub(crate) enum Timer {
     Exceptions,
     /// The traffic of sessions is to be counted.
     Count,
+    /// It is to be said which connections were not written to the access log.
+    Unwritten,
     /// A session reaches its deadline.
     End(SessionId),
     /// A resource of a session reaches its end before the session does.

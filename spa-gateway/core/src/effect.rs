@@ -7,6 +7,7 @@ use spa_order::Order;
 use spa_proto::SessionId;
 use spa_proto::channel::Event;
 
+use crate::access::AccessRecord;
 use crate::audit::AuditRecord;
 use crate::change::Record;
 use crate::channel::{CallAnswer, CallId, CallRefusal};
@@ -38,6 +39,8 @@ pub enum EffectKind {
     },
     /// Count the packets of every open flow and answer with `Gateway::handle_counts`. Need not be reported.
     CountFlows,
+    /// Count the connections of sessions and answer with `Gateway::handle_connections`. Need not be reported.
+    CountConnections,
     /// Send this. Need not be reported.
     Reply(Reply),
     /// Answer this call of the control channel. Need not be reported.
@@ -56,6 +59,8 @@ pub enum EffectKind {
     },
     /// Write this to the audit log. Need not be reported.
     Audit(AuditRecord),
+    /// Write this to the access log. Need not be reported.
+    Access(AccessRecord),
 }
 
 /// The one packet that answers a knock.

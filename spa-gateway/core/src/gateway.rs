@@ -11,6 +11,7 @@
 //! | the policy changed | `reduce.rs` |
 //! | an administrator spoke | `admin/` |
 //! | a client spoke inside its tunnel | `channel/` |
+//! | the kernel told of connections inside the tunnels | `access.rs` |
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::fmt;
@@ -18,6 +19,7 @@ use core::net::IpAddr;
 
 use spa_proto::{CredentialId, GatewayId, WallTime};
 
+use crate::access::AccessLog;
 use crate::agenda::{Agenda, Timer};
 use crate::audit::{AuditKind, AuditRecord};
 use crate::closing::{Closing, ClosingId, resting};
@@ -72,6 +74,7 @@ pub struct Gateway {
     pub(crate) locks: Locks,
     pub(crate) exceptions: Exceptions,
     pub(crate) learned: Learned,
+    pub(crate) access: AccessLog,
 
     pub(crate) sessions: Sessions,
     pub(crate) pool: Pool,
@@ -146,6 +149,7 @@ impl Gateway {
             locks: Locks::default(),
             exceptions: Exceptions::restore(snapshot.grants, snapshot.approvals, snapshot.waiting),
             learned: Learned::restore(snapshot.learned),
+            access: AccessLog::default(),
             sessions: Sessions::default(),
             doors: DoorBook::default(),
             operations: BTreeMap::new(),

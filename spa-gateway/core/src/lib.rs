@@ -32,6 +32,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod access;
 mod addition;
 mod admin;
 mod agenda;
@@ -90,6 +91,9 @@ mod work;
 #[cfg(test)]
 mod tests;
 
+pub use access::{
+    AccessKind, AccessRecord, Bytes, Connection, MAX_WAITING as MAX_CONNECTIONS_WAITING, Traffic,
+};
 pub use admin::{
     Accepted, AdminRefusal, Confirm, Cut, DeviceRef, DeviceView, InviteOffer, InviteTerms,
     InviteView, PersonView, Selector, SessionState, SessionView,

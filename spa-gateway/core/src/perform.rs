@@ -41,6 +41,7 @@ impl Gateway {
                 Timer::Exceptions if self.is_clock_believed(now) => self.end_exceptions(now),
                 Timer::Exceptions => {}
                 Timer::Count => self.count(now),
+                Timer::Unwritten => self.say_unwritten(now),
                 Timer::End(session) => self.end_session(session, EndReason::Expired, now),
                 Timer::Review(session) => self.review(session, now),
                 Timer::Door(session) => self.door_expired(session, now),

@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use spa_proto::WgPsk;
 
+use crate::access::AccessMeter;
 use crate::bucket::{Bucket, REKEYS};
 use crate::time::Moment;
 
@@ -24,6 +25,8 @@ pub(crate) struct Upkeep {
     pub(crate) rekeys: Bucket,
     /// It called, so somebody is there to be told things.
     pub(crate) speaks: bool,
+    /// How much of the access log it may still fill.
+    pub(crate) access: AccessMeter,
 }
 
 /// How far the last rekey has come.
@@ -47,6 +50,7 @@ impl Upkeep {
             quantum_safe: false,
             rekeys: Bucket::full(&REKEYS, now),
             speaks: false,
+            access: AccessMeter::new(now),
         }
     }
 

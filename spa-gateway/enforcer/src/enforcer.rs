@@ -181,6 +181,10 @@ impl Enforcer {
                     .map(|(opening, usage)| Answer::Opening { opening, usage });
                 return Ok(lines.chain([Answer::End]).collect());
             }
+            Order::CountConnections => {
+                let connections = self.table.connections().map_err(table_failed)?;
+                return Ok(vec![Answer::Connections(connections)]);
+            }
         }
         Ok(vec![Answer::Done])
     }

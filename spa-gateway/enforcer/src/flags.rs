@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use spa_order::{MAX_KNOCK_INTERFACES, MAX_PEERS, MAX_TTL_MS};
 use spa_wireguard::BackendChoice;
 
-use crate::nft::{Masquerade, Plan, Port};
+use crate::nft::{AccessLog, Masquerade, Plan, Port};
 
 /// The whole command line.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -249,6 +249,7 @@ impl Given {
             wireguard_port: required(self.wireguard_port, "--wg-port")?,
             addresses: self.addresses,
             keep_open: self.keep_open,
+            access_log: AccessLog::Off,
             masquerade: if self.masquerade.is_some() {
                 Masquerade::Yes
             } else {

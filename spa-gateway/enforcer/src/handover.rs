@@ -1,4 +1,5 @@
-//! The sockets the daemon works with and may not open itself: one for knocks per interface, and for replies.
+//! The sockets the daemon works with and may not open itself: one for knocks per interface, for replies, and those
+//! of the access log.
 //!
 //! A capture socket has its filter locked before it is bound, so that it never holds a packet the filter
 //! would not let pass. The reply sockets take whole IP packets and receive nothing. Where the kernel takes a
@@ -12,6 +13,8 @@ use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 use spa_order::{KnockInterfaces, Replies, TagTable};
 
+use crate::access::AccessSockets;
+use crate::nft::Plan;
 use crate::say::say;
 use crate::socket::{attach_for_good, bind_to_interface, filter_for_good, ignore_outgoing};
 use crate::{bpf, filter};
@@ -27,6 +30,7 @@ pub struct Handover {
     captures: Vec<OwnedFd>,
     replies: Vec<OwnedFd>,
     tags: Option<Tags>,
+    access: AccessSockets,
 }
 
 /// The filter that looks tags up, and the memory of its table.
@@ -64,7 +68,8 @@ impl Handover {
     ///
     /// # Errors
     /// See [`HandoverError`].
-    pub fn open(interfaces: &[String], port: u16, credentials: u32) -> Result<Self, HandoverError> {
+    pub fn open(plan: &Plan, credentials: u32) -> Result<Self, HandoverError> {
+        let (interfaces, port) = (&plan.knock, plan.knock_port);
         let index =
             |name: &String| index_of(name).ok_or_else(|| HandoverError::NoInterface(name.clone()));
         let indices = interfaces
@@ -101,6 +106,7 @@ impl Handover {
             captures,
             replies,
             tags,
+            access: AccessSockets::open(plan),
         })
     }
 
@@ -123,6 +129,11 @@ impl Handover {
         self.tags.as_ref().map(|tags| tags.table)
     }
 
+    /// The sockets of the access log.
+    pub fn access(&self) -> &AccessSockets {
+        &self.access
+    }
+
     /// All of them, in the order [`spa_order::Hello`] promises.
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         self.captures
@@ -130,6 +141,7 @@ impl Handover {
             .chain(&self.replies)
             .chain(self.tags.as_ref().map(|tags| &tags.memory))
             .map(AsFd::as_fd)
+            .chain(self.access.descriptors())
             .collect()
     }
 }

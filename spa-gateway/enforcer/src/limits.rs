@@ -87,7 +87,7 @@ impl Limits {
             // not there, and is closed.
             Order::CloseFlow { .. } | Order::CloseDoor { .. } => Ok(()),
             Order::RemovePeer { .. } | Order::ReadPeer { .. } => Ok(()),
-            Order::ListPeers | Order::ListOpenings => Ok(()),
+            Order::ListPeers | Order::ListOpenings | Order::CountConnections => Ok(()),
         }
     }
 

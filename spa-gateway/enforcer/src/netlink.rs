@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use crate::socket::filter_for_good;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::sockopt::{
     Timeout, set_socket_recv_buffer_size_force, set_socket_send_buffer_size_force,
@@ -70,6 +71,13 @@ impl Link {
             received: vec![0; RECEIVE_LEN],
             seq: 0,
         })
+    }
+
+    /// Gives the socket away, to be read by somebody else, with so much room for what waits.
+    pub fn into_socket(self, room: usize) -> io::Result<OwnedFd> {
+        set_socket_recv_buffer_size_force(&self.socket, room)?;
+        set_socket_timeout(&self.socket, Timeout::Recv, None)?;
+        Ok(self.socket)
     }
 
     /// Gives the number by which the kernel names this socket to others, once something was sent.
@@ -160,18 +168,38 @@ impl Ear {
         Self::open(None, 1)
     }
 
+    /// Hears, for somebody else to read, of connections that end (`NFNLGRP_CONNTRACK_DESTROY`), as far as a filter
+    /// lets them pass that nobody can take away.
+    pub fn ended_connections(filter: &mut [libc::sock_filter], room: usize) -> io::Result<OwnedFd> {
+        let socket = Self::socket(Some(rustix::net::netlink::NETFILTER))?;
+        filter_for_good(&socket, filter)?;
+        set_socket_recv_buffer_size_force(&socket, room)?;
+        Self::listen(&socket, 3)?;
+        Ok(socket)
+    }
+
     fn open(protocol: Option<Protocol>, group: u32) -> io::Result<Self> {
-        let socket = rustix::net::socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            protocol,
-        )?;
+        let socket = Self::socket(protocol)?;
         // A thousand sessions that end together are heard in one moment, and what is lost is not known.
         let _ = set_socket_recv_buffer_size_force(&socket, HEAR_LEN);
-        let groups = SocketAddrNetlink::new(0, 1 << (group - 1));
-        rustix::net::bind(&socket, &groups)?;
+        Self::listen(&socket, group)?;
         Ok(Self { socket })
+    }
+
+    fn socket(protocol: Option<Protocol>) -> io::Result<OwnedFd> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let raw = SocketType::RAW;
+        Ok(rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            raw,
+            flags,
+            protocol,
+        )?)
+    }
+
+    fn listen(socket: &OwnedFd, group: u32) -> io::Result<()> {
+        let groups = SocketAddrNetlink::new(0, 1 << (group - 1));
+        Ok(rustix::net::bind(socket, &groups)?)
     }
 
     /// Takes everything that was heard, and says whether a message `matters`. What comes too fast is lost, and then

@@ -12,8 +12,8 @@ use rustix::net::{
 };
 use spa_order::{Answer, DecodeError, Hello, MAX_KNOCK_INTERFACES, ORDER_LEN, Order, Zeroizing};
 
-/// The capture sockets and two for replies.
-const MAX_DESCRIPTORS: usize = MAX_KNOCK_INTERFACES + 2;
+/// The capture sockets, two for replies, the memory of the tag table, two of the access log.
+const MAX_DESCRIPTORS: usize = MAX_KNOCK_INTERFACES + 5;
 
 /// Why there can be no more orders.
 #[derive(Debug, thiserror::Error)]

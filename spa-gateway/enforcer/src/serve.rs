@@ -20,7 +20,7 @@ use crate::forgetter::{Forgetter, ForgetterError};
 use crate::handover::{Handover, HandoverError};
 use crate::limits::Limits;
 use crate::netlink::Link;
-use crate::nft::{Table, warnings};
+use crate::nft::{Plan, Table, warnings};
 use crate::orders::{LinkError, Orders};
 use crate::privilege::{self, PrivilegeError};
 use crate::say::say;
@@ -87,7 +87,11 @@ pub fn serve(flags: &Flags) -> Result<(), ServeError> {
     let orders = Arc::new(Orders::from_stdin()?);
     privilege::check()?;
     let user = User::find(&flags.tunnel_user)?;
-    let handover = Handover::open(&flags.plan.knock, flags.plan.knock_port, flags.credentials)?;
+    let handover = Handover::open(&flags.plan, flags.credentials)?;
+    let plan = Plan {
+        access_log: handover.access().log(),
+        ..flags.plan.clone()
+    };
     let kernel = |what| move |source| ServeError::Kernel { what, source };
     let routes = Link::route().map_err(kernel("ask for routes"))?;
     let conntrack = Conntrack::open().map_err(kernel("ask for tracked connections"))?;
@@ -104,7 +108,7 @@ pub fn serve(flags: &Flags) -> Result<(), ServeError> {
     }
     let knock = handover.knock();
     let watch = Watch::begin(&flags.plan.knock, &knock).map_err(kernel("watch the machine"))?;
-    let table = Table::create(netfilter, &flags.plan).map_err(ServeError::Table)?;
+    let table = Table::create(netfilter, &plan).map_err(ServeError::Table)?;
     let (wireguard, table) = prepare(flags, user, table)?;
     let hello = Hello {
         backend: match wireguard.backend() {
@@ -115,6 +119,7 @@ pub fn serve(flags: &Flags) -> Result<(), ServeError> {
         replies: handover.replies(),
         knock: handover.knock(),
         tags: handover.tags(),
+        access: handover.access().access(),
     };
     let forgetter = Forgetter::start(conntrack, Arc::clone(&orders))?;
     let limits = Limits::new(flags);

@@ -26,6 +26,8 @@ pub enum Answer {
         /// What is left of it and what passed.
         usage: Usage,
     },
+    /// How many connections sessions began, or tried to.
+    Connections(Connections),
     /// The end of a list.
     End,
     /// Outside the enforcer's limits. Nothing changed.
@@ -43,7 +45,7 @@ pub enum Answer {
 ///
 /// With it come, by `SCM_RIGHTS` and in this order: one `AF_PACKET` socket per knock
 /// interface, then the raw IPv4 reply socket, then the raw IPv6 one if `replies` says so, then the
-/// memory of the tag table if there is one.
+/// memory of the tag table if there is one, then the sockets of the access log that `access` says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Hello {
     /// Who does WireGuard.
@@ -56,6 +58,8 @@ pub struct Hello {
     pub knock: KnockInterfaces,
     /// The table of tags in front of the capture sockets; `None` where the kernel takes no such filter.
     pub tags: Option<TagTable>,
+    /// Which sockets of the access log come along.
+    pub access: Access,
 }
 
 impl Hello {
@@ -66,7 +70,12 @@ impl Hello {
             Replies::Ipv4 => 1,
             Replies::Both => 2,
         };
-        self.knock.indices().len() + replies + usize::from(self.tags.is_some())
+        let access = match self.access {
+            Access::None => 0,
+            Access::Begun => 1,
+            Access::BegunAndEnded => 2,
+        };
+        self.knock.indices().len() + replies + usize::from(self.tags.is_some()) + access
     }
 }
 
@@ -86,6 +95,35 @@ pub enum Replies {
     Ipv4,
     /// IPv4, then IPv6.
     Both,
+}
+
+/// Which sockets of the access log there are. Both are netlink, in the words of the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// None: this kernel does not tell.
+    None,
+    /// Of the connections that begin, by nfnetlink_log.
+    Begun,
+    /// And of those that end, by connection tracking.
+    BegunAndEnded,
+}
+
+/// How many connections sessions began, and tried to, since the table was made.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Connections {
+    /// Those that passed.
+    pub allowed: Told,
+    /// Packets that did not.
+    pub refused: Told,
+}
+
+/// How many there were, and how many of them the kernel told of.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Told {
+    /// All of them.
+    pub all: u64,
+    /// Those on the socket of the access log.
+    pub told: u64,
 }
 
 /// What WireGuard knows of a peer.
@@ -221,6 +259,10 @@ impl Answer {
                 opening.write(&mut out);
                 usage.write(&mut out);
             }
+            Self::Connections(Connections { allowed, refused }) => {
+                allowed.write(&mut out);
+                refused.write(&mut out);
+            }
             Self::Refused(reason) => out.put(&[reason.byte()]),
             Self::Failed { errno, what } => {
                 out.put(&errno.to_be_bytes());
@@ -252,6 +294,10 @@ impl Answer {
                 errno: i32::from_be_bytes(body.take()?),
                 what: What::from_byte(body.u8()?)?,
             },
+            0x89 => Self::Connections(Connections {
+                allowed: Told::read(&mut body)?,
+                refused: Told::read(&mut body)?,
+            }),
             _ => return Err(DecodeError::Kind),
         };
         body.finish()?;
@@ -268,6 +314,7 @@ impl Answer {
             Self::End => 0x86,
             Self::Refused(_) => 0x87,
             Self::Failed { .. } => 0x88,
+            Self::Connections(_) => 0x89,
         }
     }
 }
@@ -286,6 +333,11 @@ impl Hello {
         self.knock.write(out);
         let buckets = self.tags.map_or(0, TagTable::buckets);
         out.put(&buckets.to_be_bytes());
+        out.put(&[match self.access {
+            Access::None => 0,
+            Access::Begun => 1,
+            Access::BegunAndEnded => 2,
+        }]);
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -305,6 +357,12 @@ impl Hello {
             tags: match from.u32()? {
                 0 => None,
                 buckets => Some(TagTable::from_buckets(buckets).ok_or(DecodeError::Value)?),
+            },
+            access: match from.u8()? {
+                0 => Access::None,
+                1 => Access::Begun,
+                2 => Access::BegunAndEnded,
+                _ => return Err(DecodeError::Value),
             },
         })
     }
@@ -377,6 +435,20 @@ impl Opening {
     }
 }
 
+impl Told {
+    fn write(self, out: &mut Writer<'_>) {
+        out.put(&self.all.to_be_bytes());
+        out.put(&self.told.to_be_bytes());
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            all: from.u64()?,
+            told: from.u64()?,
+        })
+    }
+}
+
 impl Usage {
     fn write(&self, out: &mut Writer<'_>) {
         out.put(&self.remaining_ms.to_be_bytes());
@@ -433,9 +505,18 @@ mod tests {
             replies: Replies::Both,
             knock,
             tags: TagTable::from_buckets(4_096),
+            access: Access::BegunAndEnded,
+        };
+        let connections = Connections {
+            allowed: Told { all: 7, told: 5 },
+            refused: Told {
+                all: u64::MAX,
+                told: 1,
+            },
         };
         std::vec![
-            (Answer::Hello(hello), 43),
+            (Answer::Hello(hello), 44),
+            (Answer::Connections(connections), 32),
             (Answer::Done, 0),
             (Answer::Peer(peer), 76),
             (
@@ -540,22 +621,24 @@ mod tests {
             replies: Replies::Both,
             knock,
             tags: TagTable::from_buckets(4_096),
+            access: Access::None,
         };
         assert_eq!(hello.descriptors(), 6);
         assert_eq!(
             Hello {
                 replies: Replies::Ipv4,
                 tags: None,
+                access: Access::BegunAndEnded,
                 ..hello
             }
             .descriptors(),
-            4
+            6
         );
     }
 
     #[test]
     fn an_endpoint_of_no_family_is_none_only_when_all_zero() {
-        let Some((answer, _)) = samples().into_iter().nth(3) else {
+        let Some((answer, _)) = samples().into_iter().nth(4) else {
             panic!("sample")
         };
         let mut bytes = answer.encode(1);

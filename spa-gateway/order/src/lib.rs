@@ -33,8 +33,9 @@
 //! | order `Flow` / `CloseFlow` | 45 / 41 | flow, and the ttl |
 //! | order `Door` / `CloseDoor` | 23 / 19 | door, and the ttl |
 //! | order `Forget` | 17 | tunnel address |
-//! | orders `ListPeers`, `ListOpenings` | 0 | |
-//! | answer `Hello` | 43 | backend 1, WireGuard interface 4, replies 1, count 1, 8 × 4 knock interfaces, buckets of the tag table 4 (0 = none) |
+//! | orders `ListPeers`, `ListOpenings`, `CountConnections` | 0 | |
+//! | answer `Hello` | 44 | backend 1, WireGuard interface 4, replies 1, count 1, 8 × 4 knock interfaces, buckets of the tag table 4 (0 = none), access log 1 |
+//! | answer `Connections` | 32 | allowed and refused: all 8, told 8 |
 //! | answer `Peer` | 76 | key 32, endpoint 17 + 2 (all zero = none), handshake 1 + 8, received 8, sent 8 |
 //! | answer `Opening` | 62 | door 0 or flow 1: 1, door or flow 41, remaining ms 4, packets 8, bytes 8 |
 //! | answer `Refused` | 1 | reason |
@@ -54,7 +55,10 @@ mod secret;
 mod tag_table;
 mod wire;
 
-pub use answer::{Answer, Backend, Hello, Opening, PeerReport, Reason, Replies, Usage, What};
+pub use answer::{
+    Access, Answer, Backend, Connections, Hello, Opening, PeerReport, Reason, Replies, Told, Usage,
+    What,
+};
 pub use limits::{
     KnockInterfaces, MAX_FLOWS, MAX_KNOCK_INTERFACES, MAX_PEERS, MAX_TTL_MS, MAX_WIDE_DOOR_MS, Ttl,
 };

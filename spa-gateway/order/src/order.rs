@@ -82,6 +82,8 @@ pub enum Order {
     },
     /// Asks for every door and flow, then [`Answer::End`](crate::Answer::End).
     ListOpenings,
+    /// Asks how many connections there were: [`Answer::Connections`](crate::Answer::Connections).
+    CountConnections,
 }
 
 impl Order {
@@ -101,6 +103,7 @@ impl Order {
             Self::CloseDoor { .. } => "close-door",
             Self::Forget { .. } => "forget",
             Self::ListOpenings => "list-openings",
+            Self::CountConnections => "count-connections",
         }
     }
 
@@ -138,7 +141,7 @@ impl Order {
             }
             Self::CloseDoor { door } => door.write(&mut out),
             Self::Forget { tunnel } => out.put_address(*tunnel),
-            Self::ListPeers | Self::ListOpenings => {}
+            Self::ListPeers | Self::ListOpenings | Self::CountConnections => {}
         }
         bytes
     }
@@ -184,6 +187,7 @@ impl Order {
                 key: body.take()?,
                 psk: SecretBytes32::from_bytes(body.take()?),
             },
+            13 => Self::CountConnections,
             _ => return Err(DecodeError::Kind),
         };
         body.finish()?;
@@ -204,6 +208,7 @@ impl Order {
             Self::Forget { .. } => 10,
             Self::ListOpenings => 11,
             Self::Psk { .. } => 12,
+            Self::CountConnections => 13,
         }
     }
 }
@@ -298,6 +303,7 @@ mod tests {
                 17
             ),
             (Order::ListOpenings, 0),
+            (Order::CountConnections, 0),
         ]
     }
 
@@ -366,7 +372,7 @@ mod tests {
         };
         assert_eq!(with(0, &[2]), Err(DecodeError::Format));
         assert_eq!(with(1, &[0]), Err(DecodeError::Kind));
-        assert_eq!(with(1, &[13]), Err(DecodeError::Kind));
+        assert_eq!(with(1, &[14]), Err(DecodeError::Kind));
         assert_eq!(with(12, &[5]), Err(DecodeError::Address));
         assert_eq!(with(17, &[1]), Err(DecodeError::Padding));
         assert_eq!(with(31, &[0; 4]), Err(DecodeError::Value));

@@ -90,7 +90,7 @@ pub enum Command {
     Status(ListArgs),
     /// Look for what keeps the gateway from working, or from being dark
     Doctor,
-    /// What happened: the audit log
+    /// What happened: the audit log, or the connections inside the tunnels
     Log(LogArgs),
     /// The store
     #[command(subcommand)]
@@ -482,6 +482,12 @@ pub struct LogArgs {
     /// Only where somebody did not get what was asked for
     #[arg(long)]
     pub denied: bool,
+    /// The access log instead: every connection inside the tunnels, allowed or refused
+    #[arg(long)]
+    pub connections: bool,
+    /// Of connections to this resource only
+    #[arg(long, value_name = "RESOURCE", requires = "connections")]
+    pub resource: Option<String>,
     /// How many lines to begin with
     #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
     pub lines: u32,

@@ -15,7 +15,8 @@ use crate::calendar;
 use crate::clock;
 use crate::config::Config;
 use crate::control::protocol::{
-    AuditPage, Cut, DeviceName, Exceptions, Lock, Request, Selector, Session, Status,
+    AccessEntry, AccessPage, AuditEntry, AuditPage, Cut, DeviceName, Exceptions, Lock, Request,
+    Selector, Session, Status,
 };
 
 /// How often `log --follow` asks for more.
@@ -193,33 +194,63 @@ impl Admin<'_> {
         let mut after = None;
         let mut limit = args.lines;
         loop {
-            let page: AuditPage = self.ask(&Request::Audit {
-                after,
-                user: args.user.clone(),
-                denied: args.denied,
-                limit,
-            })?;
-            for entry in &page.lines {
-                if args.json {
-                    println!("{}", entry.line.to_json());
-                } else {
-                    println!("{}", entry.line.to_text());
-                }
+            let lines = if args.connections {
+                self.connections(args, after, limit)?
+            } else {
+                self.audit_lines(args, after, limit)?
+            };
+            for (_, line) in &lines {
+                println!("{line}");
             }
             if !args.follow {
                 return Ok(());
             }
-            after = page
-                .lines
-                .last()
-                .map(|entry| entry.id)
-                .or(after)
-                .or(Some(0));
+            after = lines.last().map(|(id, _)| *id).or(after).or(Some(0));
             limit = 1_000;
             std::thread::sleep(FOLLOW_EVERY);
         }
     }
+
+    fn audit_lines(&self, args: &LogArgs, after: Option<u64>, limit: u32) -> Result<Lines, String> {
+        let page: AuditPage = self.ask(&Request::Audit {
+            after,
+            user: args.user.clone(),
+            denied: args.denied,
+            limit,
+        })?;
+        let lines = page.lines.into_iter().map(|AuditEntry { id, line }| {
+            let text = if args.json {
+                line.to_json()
+            } else {
+                line.to_text()
+            };
+            (id, text)
+        });
+        Ok(lines.collect())
+    }
+
+    fn connections(&self, args: &LogArgs, after: Option<u64>, limit: u32) -> Result<Lines, String> {
+        let page: AccessPage = self.ask(&Request::Access {
+            after,
+            user: args.user.clone(),
+            resource: args.resource.clone(),
+            denied: args.denied,
+            limit,
+        })?;
+        let lines = page.lines.into_iter().map(|AccessEntry { id, line }| {
+            let text = if args.json {
+                line.to_json()
+            } else {
+                line.to_text()
+            };
+            (id, text)
+        });
+        Ok(lines.collect())
+    }
 }
+
+/// Lines of a log with their places.
+type Lines = Vec<(u64, String)>;
 
 pub(super) fn print_or_json<T: serde::Serialize>(json: bool, value: &T, print: impl FnOnce(&T)) {
     if json {

@@ -123,6 +123,19 @@ pub enum Request {
         /// Its number.
         id: u32,
     },
+    /// Lines of the access log: [`AccessPage`].
+    Access {
+        /// Those after this id; the newest if absent.
+        after: Option<u64>,
+        /// Those of this user.
+        user: Option<String>,
+        /// Those about this resource.
+        resource: Option<String>,
+        /// Refused ones only.
+        denied: bool,
+        /// At most so many.
+        limit: u32,
+    },
     /// Audit lines: [`AuditPage`].
     Audit {
         /// Those after this id; the newest if absent.
@@ -480,6 +493,22 @@ pub struct WaitingRequest {
 pub struct RecoveryCodes {
     /// Hex.
     pub codes: Vec<String>,
+}
+
+/// Some lines of the access log, oldest first.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AccessPage {
+    /// The lines.
+    pub lines: Vec<AccessEntry>,
+}
+
+/// One line of the access log with its place.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AccessEntry {
+    /// Counts up.
+    pub id: u64,
+    /// What happened.
+    pub line: crate::access::AccessLine,
 }
 
 /// Some audit lines, oldest first.

@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use spa_gateway_core::{
-    AuditKind, AuditRecord, Effect, EffectFailure, EffectId, EffectKind, PeerState, Record, Reply,
+    AccessRecord, AuditKind, AuditRecord, Effect, EffectFailure, EffectId, EffectKind, PeerState,
+    Record, Reply,
 };
 use spa_order::{Answer, Flow, Opening, Order, PeerReport};
 use tracing::{debug, error, info, warn};
 
 use super::{AUDIT_WAITS, Daemon, DaemonError};
+use crate::access::AccessLine;
 use crate::audit::AuditLine;
 use crate::clock;
 use crate::enforcer_link::{Given, LinkError};
@@ -59,6 +61,13 @@ impl Daemon {
                     self.give_orders(&mut orders)?;
                     self.count_flows()?;
                 }
+                EffectKind::CountConnections => {
+                    self.give_orders(&mut orders)?;
+                    if let Some(counted) = self.link.count_connections()? {
+                        self.gateway.handle_connections(counted, clock::now());
+                    }
+                }
+                EffectKind::Access(record) => self.write_access(record),
                 // Only what is done already is answered, and a session is told that it ends before it is closed.
                 EffectKind::Answer { call, answer } => self.calls.answer(call, answer),
                 EffectKind::Event { session, event } => {
@@ -196,6 +205,14 @@ impl Daemon {
         self.write_audit.get_or_insert(now.after(AUDIT_WAITS));
     }
 
+    fn write_access(&mut self, record: AccessRecord) {
+        let line = AccessLine::of(record);
+        info!(target: "access", "{}", line.to_json());
+        self.store.append_access(line);
+        let now = clock::now().mono;
+        self.write_audit.get_or_insert(now.after(AUDIT_WAITS));
+    }
+
     /// Puts records on disk with one sync and reports each.
     fn commit(&mut self, recorded: &[EffectId], records: &[Record]) {
         if recorded.is_empty() {
@@ -228,9 +245,11 @@ impl Daemon {
             match effect.kind {
                 EffectKind::Record(record) => records.push(record),
                 EffectKind::Audit(record) => self.audit(record),
+                EffectKind::Access(record) => self.write_access(record),
                 EffectKind::Order(_)
                 | EffectKind::Observe { .. }
                 | EffectKind::CountFlows
+                | EffectKind::CountConnections
                 | EffectKind::Reply(_)
                 | EffectKind::Answer { .. }
                 | EffectKind::Event { .. } => {}
@@ -259,6 +278,7 @@ fn outcome_of(
         | Answer::Peer(_)
         | Answer::Absent
         | Answer::Opening { .. }
+        | Answer::Connections(_)
         | Answer::End => {
             error!(?order, ?answer, "the enforcer answered with another kind");
             Err(LinkError::OutOfTurn.into())

@@ -14,15 +14,17 @@ use super::exceptions::{lock_target, reason};
 use super::pending::{Answer, UNTIL_RESTART};
 use super::policy::Author;
 use super::{Daemon, DaemonError};
+use crate::access::AccessLine;
 use crate::audit::AuditLine;
 use crate::calendar;
 use crate::clock::{self, Verdict};
 use crate::control::Asked;
 use crate::control::protocol::{
-    self, AuditEntry, AuditPage, DeviceName, Invited, RecoveryCodes, Request, UserKind,
+    self, AccessEntry, AccessPage, AuditEntry, AuditPage, DeviceName, Invited, RecoveryCodes,
+    Request, UserKind,
 };
 use crate::explain::Explanation;
-use crate::store::{AuditQuery, Freshness};
+use crate::store::{AccessQuery, AuditQuery, Freshness};
 
 /// What holds if the record of something new fails.
 const NOTHING_CHANGED: &str = "nothing was changed";
@@ -178,6 +180,19 @@ impl Daemon {
             } => self.audit_page(&AuditQuery {
                 after,
                 user,
+                denied,
+                limit,
+            }),
+            Request::Access {
+                after,
+                user,
+                resource,
+                denied,
+                limit,
+            } => self.access_page(&AccessQuery {
+                after,
+                user,
+                resource,
                 denied,
                 limit,
             }),
@@ -362,6 +377,21 @@ impl Daemon {
         Ok(Outcome::After(Accepted { value, record }, NOTHING_CHANGED))
     }
 
+    fn access_page(&mut self, query: &AccessQuery) -> Result<Outcome, String> {
+        let lines = self
+            .store
+            .access(query)
+            .map_err(|error| error.to_string())?;
+        let lines = lines
+            .into_iter()
+            .filter_map(|(id, json)| {
+                let line: AccessLine = serde_json::from_str(&json).ok()?;
+                Some(AccessEntry { id, line })
+            })
+            .collect();
+        Ok(Outcome::Now(json!(AccessPage { lines })))
+    }
+
     fn audit_page(&mut self, query: &AuditQuery) -> Result<Outcome, String> {
         let lines = self.store.audit(query).map_err(|error| error.to_string())?;
         let lines = lines
@@ -389,6 +419,7 @@ const fn changes(request: &Request) -> bool {
         | Request::Learned
         | Request::PolicyText { .. }
         | Request::WouldCut { .. }
+        | Request::Access { .. }
         | Request::Audit { .. } => false,
         Request::AddUser { .. }
         | Request::RemoveUser { .. }

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use super::calls::Calls;
 use super::effects::state_of;
 use super::{ClockWatch, Daemon, DaemonError, Facts, Intake, KernelEntropy, PolicyWatch};
+use crate::access;
 use crate::accounts::{self, AccountError};
 use crate::capture::{self, Dropped, KernelQueue, Source};
 use crate::channel::{self, Patience};
@@ -173,11 +174,21 @@ pub fn run(config_file: &Path) -> Result<(), StartError> {
         captures,
         replies,
         tags,
+        access,
     } = ready;
     let queues = captures.iter().map(KernelQueue::of);
     let queues = queues.collect::<io::Result<_>>().map_err(LinkError::from)?;
     let room = Arc::clone(&intake.room);
     start_threads(&config, captures, hello.knock.indices(), &dropped, &intake)?;
+    if let Some(sockets) = access {
+        let intake = intake.clone();
+        access::start(sockets, move |seen| intake.traffic(seen)).map_err(|source| {
+            StartError::Thread {
+                what: "the access log",
+                source,
+            }
+        })?;
+    }
     watch(child, intake.clone())?;
     watch_clock(clock_set, intake.clone())?;
     let mut daemon = Daemon {

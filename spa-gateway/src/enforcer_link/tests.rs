@@ -194,11 +194,18 @@ fn the_greeting_brings_its_sockets_and_the_tag_table() {
             replies: Replies::Both,
             knock: KnockInterfaces::new(&[2]).expect("one"),
             tags: Some(table),
+            access: spa_order::Access::Begun,
         };
         let file = std::fs::File::open("/dev/null").expect("open");
         let memory = tempfile::tempfile().expect("a file");
-        let fds = [file.as_fd(), file.as_fd(), file.as_fd(), memory.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let fds = [
+            file.as_fd(),
+            file.as_fd(),
+            file.as_fd(),
+            memory.as_fd(),
+            file.as_fd(),
+        ];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(5))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
         let message = Answer::Hello(hello).encode(0);
@@ -210,6 +217,7 @@ fn the_greeting_brings_its_sockets_and_the_tag_table() {
     assert_eq!(ready.captures.len(), 1);
     assert!(ready.replies.v6.is_some());
     assert!(ready.tags.is_some());
+    assert!(ready.access.is_some_and(|access| access.ended.is_none()));
 }
 
 #[test]

@@ -38,12 +38,12 @@ impl Store {
         }
     }
 
-    /// Writes the lines that wait. Not synced: the next commit does that.
+    /// Writes the lines that wait, those of the access log too. Not synced: the next commit does that.
     ///
     /// # Errors
     /// What the disk refuses; the lines go on waiting.
     pub fn write_waiting(&mut self) -> Result<(), StoreError> {
-        if self.waiting.is_empty() {
+        if !self.has_waiting() {
             return Ok(());
         }
         let failed = |source| StoreError::Sql {
@@ -60,6 +60,7 @@ impl Store {
             .map_err(failed)
             .and_then(|transaction| {
                 insert(&transaction, &self.waiting)?;
+                super::access::insert(&transaction, &self.waiting_access)?;
                 transaction.commit().map_err(failed)
             });
         self.db
@@ -67,13 +68,14 @@ impl Store {
             .map_err(failed)?;
         written?;
         self.waiting.clear();
+        self.waiting_access.clear();
         Ok(())
     }
 
     /// Whether lines wait to be written.
     #[must_use]
     pub fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() || !self.waiting_access.is_empty()
     }
 
     /// Reads lines with their ids, oldest first.

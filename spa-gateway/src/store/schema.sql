@@ -141,6 +141,14 @@ CREATE TABLE policy_version (
     text    TEXT NOT NULL
 ) STRICT;
 
+CREATE TABLE access (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    user     TEXT,
+    resource TEXT,
+    denied   INTEGER NOT NULL,
+    line     TEXT NOT NULL
+) STRICT;
+
 CREATE TABLE audit (
     id     INTEGER PRIMARY KEY AUTOINCREMENT,
     user   TEXT,

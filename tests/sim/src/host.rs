@@ -300,6 +300,7 @@ impl Host {
                 });
                 Ok(None)
             }
+            EffectKind::CountConnections | EffectKind::Access(_) => Ok(None),
             EffectKind::CountFlows => {
                 // Everybody is busy: each look finds more packets than the one before.
                 let packets = now.mono.as_millis();

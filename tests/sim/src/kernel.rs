@@ -66,7 +66,11 @@ impl Kernel {
             Order::Door { door, ttl } => drop(self.doors.insert(*door, until(ttl))),
             Order::CloseDoor { door } => drop(self.doors.remove(door)),
             Order::Forget { .. } => {}
-            Order::Key { .. } | Order::ReadPeer { .. } | Order::ListPeers | Order::ListOpenings => {
+            Order::Key { .. }
+            | Order::ReadPeer { .. }
+            | Order::ListPeers
+            | Order::ListOpenings
+            | Order::CountConnections => {
                 panic!("the core never orders this")
             }
         }

@@ -80,6 +80,8 @@ fn open(gateway: &mut Gateway) -> anyhow::Result<()> {
                 }
                 EffectKind::Reply(_) => replied = true,
                 EffectKind::Audit(_)
+                | EffectKind::Access(_)
+                | EffectKind::CountConnections
                 | EffectKind::Observe { .. }
                 | EffectKind::CountFlows
                 | EffectKind::Answer { .. }

@@ -206,6 +206,8 @@ impl World {
                 | EffectKind::Observe { .. }
                 | EffectKind::CountFlows
                 | EffectKind::Audit(_)
+                | EffectKind::Access(_)
+                | EffectKind::CountConnections
                 | EffectKind::Answer { .. }
                 | EffectKind::Event { .. } => {}
                 EffectKind::Reply(reply) => replies.push(*reply.bytes),

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
 
-use spa_order::{Door, Flow, Order, Ttl};
+use spa_order::{Connections, Door, Flow, Order, Ttl};
 
 use crate::{AuditKind, Moment, Now, PeerState};
 
@@ -22,6 +22,7 @@ pub struct Kernel {
     pub flows: BTreeMap<Flow, Moment>,
     pub packets: BTreeMap<Flow, u64>,
     pub forgotten: Vec<IpAddr>,
+    pub connections: Connections,
 }
 
 /// One thing that was performed.
@@ -139,7 +140,11 @@ impl Kernel {
                 self.forgotten.push(*tunnel);
                 Did::Forget
             }
-            Order::Key { .. } | Order::ReadPeer { .. } | Order::ListPeers | Order::ListOpenings => {
+            Order::Key { .. }
+            | Order::ReadPeer { .. }
+            | Order::ListPeers
+            | Order::ListOpenings
+            | Order::CountConnections => {
                 panic!("the core never orders this")
             }
         }

@@ -1,5 +1,6 @@
 //! The gateway in virtual time: one world of a store, a kernel and devices, and a sentence for each promise.
 
+mod access;
 mod bounds;
 mod channel;
 mod clocks;

@@ -18,9 +18,9 @@ pub use super::device::{Device, Sent, store_of};
 pub use super::kernel::{Did, Kernel};
 use crate::person::Totp;
 use crate::{
-    AuditKind, AuditRecord, Call, CallAnswer, CallId, CallRefusal, Caller, ClockTrust, Datagram,
-    Effect, EffectFailure, EffectKind, Entropy, Gateway, Moment, Name, Now, PeerState, Policy,
-    PresentPeer, Purpose, Refusal, Reply, Settings, Snapshot, TotpRow,
+    AccessRecord, AuditKind, AuditRecord, Call, CallAnswer, CallId, CallRefusal, Caller,
+    ClockTrust, Datagram, Effect, EffectFailure, EffectKind, Entropy, Gateway, Moment, Name, Now,
+    PeerState, Policy, PresentPeer, Purpose, Refusal, Reply, Settings, Snapshot, TotpRow,
 };
 
 pub const KNOCKED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 51820);
@@ -54,6 +54,7 @@ pub struct Rig {
     pub did: Vec<Did>,
     pub replies: Vec<Reply>,
     pub audits: Vec<AuditRecord>,
+    pub accesses: Vec<AccessRecord>,
     pub answers: Vec<(CallId, Result<CallAnswer, CallRefusal>)>,
     pub events: Vec<(SessionId, Event)>,
     /// The preshared key of the session opened last.
@@ -97,6 +98,7 @@ impl Rig {
             did: Vec::new(),
             replies: Vec::new(),
             audits: Vec::new(),
+            accesses: Vec::new(),
             answers: Vec::new(),
             events: Vec::new(),
             last_psk: None,
@@ -170,6 +172,15 @@ impl Rig {
             EffectKind::CountFlows => {
                 let counts = self.kernel.counts(self.now);
                 self.gateway.handle_counts(&counts, self.now);
+                return;
+            }
+            EffectKind::CountConnections => {
+                self.gateway
+                    .handle_connections(self.kernel.connections, self.now);
+                return;
+            }
+            EffectKind::Access(record) => {
+                self.accesses.push(record);
                 return;
             }
             EffectKind::Reply(reply) => {

@@ -21,6 +21,11 @@ pub enum Direction {
 /// One 32-bit register of the sixteen, counted from 0. Register 0 is also where lookups and comparisons start.
 pub type Register = u32;
 
+/// How much of a packet is told to the access log: an IP header with options or an extension header, and the ports.
+pub const LOGGED_BYTES: u32 = 96;
+/// How many packets are told at once, if so many come within 0.1 s (`access`).
+pub const LOGGED_AT_ONCE: u16 = 32;
+
 /// One expression.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Expression {
@@ -51,6 +56,10 @@ pub enum Expression {
     Differs { value: Vec<u8> },
     /// Goes on if the registers from 0 are in the set.
     In { set: &'static CStr, id: u32 },
+    /// Goes on for so many packets a second, so many at once.
+    Limit { a_second: u64, burst: u32 },
+    /// Tells whoever reads this group of nfnetlink_log of the packet's headers, with a word in front.
+    Log { group: u16, word: &'static CStr },
     /// Counts.
     Counter,
     /// Keeps connection tracking off the packet.
@@ -76,6 +85,8 @@ impl Expression {
             Self::Mask { .. } => c"bitwise",
             Self::Equals { .. } | Self::Differs { .. } => c"cmp",
             Self::In { .. } => c"lookup",
+            Self::Limit { .. } => c"limit",
+            Self::Log { .. } => c"log",
             Self::Counter => c"counter",
             Self::Notrack => c"notrack",
             Self::Masquerade => c"masq",

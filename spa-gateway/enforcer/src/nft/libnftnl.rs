@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use nftnl::{ChainType, MsgType, NlMsg, ProtoFamily, Rule};
 use nftnl_sys::{self as sys, libc};
 
-use super::expression::{Base, Direction, Expression};
+use super::expression::{Base, Direction, Expression, LOGGED_AT_ONCE, LOGGED_BYTES};
 use super::message::{
     BaseChain, Chain, ChainKind, Element, Hook, Message, Policy, SetShape, TABLE, TIMEOUT, Writer,
 };
@@ -87,6 +87,17 @@ impl nftnl::expr::Expression for Expression {
                 e.text(sys::NFTNL_EXPR_LOOKUP_SET, set);
                 e.u32(sys::NFTNL_EXPR_LOOKUP_SET_ID, *id);
             }
+            Self::Limit { a_second, burst } => {
+                e.u64(sys::NFTNL_EXPR_LIMIT_RATE, *a_second);
+                e.u64(sys::NFTNL_EXPR_LIMIT_UNIT, 1);
+                e.u32(sys::NFTNL_EXPR_LIMIT_BURST, *burst);
+            }
+            Self::Log { group, word } => {
+                e.text(sys::NFTNL_EXPR_LOG_PREFIX, word);
+                e.u16(sys::NFTNL_EXPR_LOG_GROUP, *group);
+                e.u32(sys::NFTNL_EXPR_LOG_SNAPLEN, LOGGED_BYTES);
+                e.u16(sys::NFTNL_EXPR_LOG_QTHRESHOLD, LOGGED_AT_ONCE);
+            }
             Self::Accept => e.verdict(libc::NF_ACCEPT, None),
             Self::Drop => e.verdict(libc::NF_DROP, None),
             Self::Goto(chain) => e.verdict(libc::NFT_GOTO, Some(chain)),
@@ -109,6 +120,16 @@ impl Setter {
     fn u8(&self, attribute: u32, value: u8) {
         // SAFETY: the expression is live and exclusively ours until the rule takes it.
         unsafe { sys::nftnl_expr_set_u8(self.0.as_ptr(), attribute_u16(attribute), value) }
+    }
+
+    fn u16(&self, attribute: u32, value: u16) {
+        // SAFETY: as above.
+        unsafe { sys::nftnl_expr_set_u16(self.0.as_ptr(), attribute_u16(attribute), value) }
+    }
+
+    fn u64(&self, attribute: u32, value: u64) {
+        // SAFETY: as above.
+        unsafe { sys::nftnl_expr_set_u64(self.0.as_ptr(), attribute_u16(attribute), value) }
     }
 
     fn u32(&self, attribute: u32, value: u32) {

@@ -2,7 +2,7 @@
 //!
 //! `message` is all that is said to nf_tables; `table`, `rules`, `tunnel` and `words` are the ruleset as data;
 //! `element` is how doors and flows are written as set elements; `openings` opens, closes, reads back and lists
-//! them; `foreign` looks at the tables of others and never changes one. `libnftnl` writes messages on plain Linux,
+//! them; `told` reads what the access log was told; `foreign` looks at the tables of others and never changes one. `libnftnl` writes messages on plain Linux,
 //! `plain` in static programs and where the feature `plain-netlink` asks for it.
 
 mod element;
@@ -17,6 +17,7 @@ mod plain;
 mod rules;
 mod sets;
 mod table;
+mod told;
 mod tunnel;
 mod words;
 #[cfg(all(test, not(target_env = "musl")))]
@@ -24,7 +25,8 @@ mod writers_agree;
 
 pub use foreign::warnings;
 pub use openings::{OpenError, Table};
-pub use table::{Masquerade, Plan, Port};
+pub use sets::Family;
+pub use table::{AccessLog, Masquerade, Plan, Port};
 
 #[cfg(not(any(target_env = "musl", feature = "plain-netlink")))]
 use libnftnl::Library as Chosen;

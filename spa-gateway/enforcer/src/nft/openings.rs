@@ -6,13 +6,14 @@
 
 use std::io;
 
-use spa_order::{Opening, Ttl, Usage};
+use spa_order::{Connections, Opening, Ttl, Usage};
 
 use super::Chosen;
 use super::element::{self, Key};
 use super::message::{Element, FAMILY, Message, TABLE, Writer as _};
 use super::sets::{SETS, Set, sets_of};
 use super::table::{self, Batch, Plan};
+use super::told;
 use crate::netlink::{Heard, Link, attribute, attributes, be64};
 
 /// How far a timeout read back may be from the one ordered: the kernel counts in ticks, of 10 ms at most.
@@ -195,6 +196,14 @@ impl Table {
             })?;
         }
         Ok(all)
+    }
+
+    /// Counts the connections of sessions, and those of them that were told to the access log.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn connections(&mut self) -> io::Result<Connections> {
+        told::connections(&mut self.link)
     }
 
     /// Adds the element where it fits, or replaces it where it is.

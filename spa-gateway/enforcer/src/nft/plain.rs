@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use super::expression::{Base, Direction, Expression};
+use super::expression::{Base, Direction, Expression, LOGGED_AT_ONCE, LOGGED_BYTES};
 use super::message::{
     Chain, ChainKind, Element, FAMILY, Message, SetShape, TABLE, TIMEOUT, Writer,
 };
@@ -93,6 +93,13 @@ const CMP_DATA: u16 = 3;
 const LOOKUP_SET: u16 = 1;
 const LOOKUP_SREG: u16 = 2;
 const LOOKUP_SET_ID: u16 = 4;
+const LIMIT_RATE: u16 = 1;
+const LIMIT_UNIT: u16 = 2;
+const LIMIT_BURST: u16 = 3;
+const LOG_GROUP: u16 = 1;
+const LOG_PREFIX: u16 = 2;
+const LOG_SNAPLEN: u16 = 3;
+const LOG_QTHRESHOLD: u16 = 4;
 
 /// The sixteen 32-bit registers start here, and share their storage with `NFT_REG_1`.
 const REG32_00: u32 = 8;
@@ -342,6 +349,15 @@ fn arguments(data: Request, expression: &Expression) -> Request {
             .number(LOOKUP_SREG, REG32_00)
             .text(LOOKUP_SET, set)
             .number(LOOKUP_SET_ID, *id),
+        Expression::Limit { a_second, burst } => data
+            .attribute(LIMIT_RATE, &a_second.to_be_bytes())
+            .attribute(LIMIT_UNIT, &1_u64.to_be_bytes())
+            .number(LIMIT_BURST, *burst),
+        Expression::Log { group, word } => data
+            .text(LOG_PREFIX, word)
+            .attribute(LOG_GROUP, &group.to_be_bytes())
+            .number(LOG_SNAPLEN, LOGGED_BYTES)
+            .attribute(LOG_QTHRESHOLD, &LOGGED_AT_ONCE.to_be_bytes()),
         Expression::Accept => verdict(data, ACCEPT, None),
         Expression::Drop => verdict(data, DROP, None),
         Expression::Goto(chain) => verdict(data, GOTO, Some(chain)),

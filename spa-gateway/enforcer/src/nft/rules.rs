@@ -34,6 +34,12 @@ pub const UPLINK: &CStr = c"uplink";
 pub const OUT_OF_TUNNEL: &CStr = c"out_of_tunnel";
 /// From a resource to a session.
 pub const INTO_TUNNEL: &CStr = c"into_tunnel";
+/// A packet of a session that a live flow lets pass, where there is an access log.
+pub const GRANTED: &CStr = c"granted";
+/// The first one of a connection.
+pub const NEW: &CStr = c"new";
+/// A packet of a session that no flow lets pass.
+pub const REFUSED: &CStr = c"refused";
 /// From the gateway to a session.
 pub const OWN_INTO_TUNNEL: &CStr = c"own_into_tunnel";
 
@@ -54,10 +60,11 @@ pub fn rules(plan: &Plan) -> Vec<Line> {
     untracked(&mut lines, plan);
     passing(&mut lines);
     input(&mut lines, plan);
-    tunnel::from_tunnel(&mut lines);
+    tunnel::from_tunnel(&mut lines, plan);
     uplink(&mut lines, plan);
     tunnel::forward(&mut lines, plan);
     tunnel::output(&mut lines, plan);
+    tunnel::access_log(&mut lines, plan);
     if plan.masquerade == Masquerade::Yes {
         postrouting(&mut lines, plan);
     }

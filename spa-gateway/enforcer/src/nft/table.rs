@@ -52,6 +52,17 @@ pub struct Plan {
     pub keep_open: Vec<Port>,
     /// Whether sessions leave with the gateway's address.
     pub masquerade: Masquerade,
+    /// Whether connections of sessions are told to somebody.
+    pub access_log: AccessLog,
+}
+
+/// Whether connections of sessions are told to somebody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AccessLog {
+    /// This kernel has no nfnetlink_log, or another program has our group of it.
+    Off,
+    /// Whoever reads the group.
+    On,
 }
 
 /// Whether sessions leave with the gateway's address.
@@ -250,6 +261,9 @@ fn chains(plan: &Plan) -> Vec<Chain> {
         rules::OUT_OF_TUNNEL,
         rules::INTO_TUNNEL,
         rules::OWN_INTO_TUNNEL,
+        rules::GRANTED,
+        rules::NEW,
+        rules::REFUSED,
     ];
     chains.extend(inner.map(|name| Chain { name, base: None }));
     match plan.masquerade {

@@ -1,26 +1,70 @@
 //! The rules between a session and what it may reach: the guard.
 //!
 //! A packet passes because an element for it lives, in either direction. Into the tunnel it must also answer
-//! something: whatever else connection tracking remembers opens nothing.
+//! something: whatever else connection tracking remembers opens nothing. What a session may reach, and what it may not,
+//! is told to the access log at its first packet (`access`), so many a second; the counters behind know of the rest.
 
 use std::ffi::CStr;
 
 use super::expression::{Direction, Expression};
 use super::rules::{
-    FAMILIES, FORWARD, FROM_TUNNEL, INTO_TUNNEL, Line, OUT_OF_TUNNEL, OUTPUT, OWN_INTO_TUNNEL, push,
+    FAMILIES, FORWARD, FROM_TUNNEL, GRANTED, INTO_TUNNEL, Line, NEW, OUT_OF_TUNNEL, OUTPUT,
+    OWN_INTO_TUNNEL, REFUSED, push,
 };
 use super::sets::{Content, Family, sets_of};
-use super::table::Plan;
+use super::table::{AccessLog, Plan};
 use super::words::*;
+use crate::access::{GROUP, TOLD_ALLOWED, TOLD_REFUSED};
 
-pub fn from_tunnel(lines: &mut Vec<Line>) {
+/// How many connections a second the kernel tells of, of those that pass and of those that do not.
+const TOLD_A_SECOND: u64 = 1_000;
+/// How many at once.
+const TOLD_AT_ONCE: u32 = 2_000;
+
+pub fn from_tunnel(lines: &mut Vec<Line>, plan: &Plan) {
     flows(
         lines,
         FROM_TUNNEL,
-        Way::FromClient,
+        Way::FromClient(plan.access_log),
         [Content::Own, Content::OwnRange],
     );
-    push(lines, FROM_TUNNEL, c"not granted", &[counted_drop()]);
+    not_granted(lines, FROM_TUNNEL, plan);
+}
+
+/// Where what has no flow ends.
+fn not_granted(lines: &mut Vec<Line>, chain: &'static CStr, plan: &Plan) {
+    let verdict = match plan.access_log {
+        AccessLog::Off => Expression::Drop,
+        AccessLog::On => Expression::Goto(REFUSED),
+    };
+    let words = [vec![Expression::Counter, verdict]];
+    push(lines, chain, c"not granted", &words);
+}
+
+/// What is told to the access log. Behind each rule that tells is one that counts all: the difference was not told.
+pub fn access_log(lines: &mut Vec<Line>, plan: &Plan) {
+    match plan.access_log {
+        AccessLog::Off => return,
+        AccessLog::On => {}
+    }
+    let first = [ct_first(), one(Expression::Goto(NEW))];
+    push(lines, GRANTED, c"a new connection", &first);
+    push(lines, GRANTED, c"live flow", &[accept()]);
+    for (chain, word, verdict) in [
+        (NEW, TOLD_ALLOWED, Expression::Accept),
+        (REFUSED, TOLD_REFUSED, Expression::Drop),
+    ] {
+        let tell = vec![
+            Expression::Limit {
+                a_second: TOLD_A_SECOND,
+                burst: TOLD_AT_ONCE,
+            },
+            Expression::Counter,
+            Expression::Log { group: GROUP, word },
+        ];
+        push(lines, chain, c"told to the access log", &[tell]);
+        push(lines, chain, c"all", &[vec![Expression::Counter, verdict]]);
+    }
 }
 
 pub fn forward(lines: &mut Vec<Line>, plan: &Plan) {
@@ -38,10 +82,10 @@ pub fn forward(lines: &mut Vec<Line>, plan: &Plan) {
     flows(
         lines,
         OUT_OF_TUNNEL,
-        Way::FromClient,
+        Way::FromClient(plan.access_log),
         [Content::Flow, Content::FlowRange],
     );
-    push(lines, OUT_OF_TUNNEL, c"not granted", &[counted_drop()]);
+    not_granted(lines, OUT_OF_TUNNEL, plan);
     // A connection a client opened, and its flow still lives: either alone is not enough.
     let unasked = [ct_not_state(ESTABLISHED | RELATED), counted_drop()];
     push(lines, INTO_TUNNEL, c"nothing enters unasked", &unasked);
@@ -141,23 +185,27 @@ pub fn output(lines: &mut Vec<Line>, plan: &Plan) {
 /// Which end of the packet is the client's.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
-    FromClient,
+    FromClient(AccessLog),
     ToClient,
 }
 
 /// Accepts what a live element says, both families: what has ports first, the most of it, then echo.
 fn flows(lines: &mut Vec<Line>, chain: &'static CStr, way: Way, contents: [Content; 2]) {
+    let verdict = match way {
+        Way::FromClient(AccessLog::On) => one(Expression::Goto(GRANTED)),
+        Way::FromClient(AccessLog::Off) | Way::ToClient => accept(),
+    };
     for family in FAMILIES {
         let number = icmp_of(family);
         let echo_kind = match (family, way) {
-            (Family::V4, Way::FromClient) => 8,
+            (Family::V4, Way::FromClient(_)) => 8,
             (Family::V4, Way::ToClient) => 0,
-            (Family::V6, Way::FromClient) => 128,
+            (Family::V6, Way::FromClient(_)) => 128,
             (Family::V6, Way::ToClient) => 129,
         };
         let w = width(family);
         let (client, resource, port) = match way {
-            Way::FromClient => (
+            Way::FromClient(_) => (
                 load_source(family, 0),
                 load_destination(family, w),
                 Side::Destination,
@@ -189,7 +237,7 @@ fn flows(lines: &mut Vec<Line>, chain: &'static CStr, way: Way, contents: [Conte
                 addresses.concat(),
                 load_port(port, 2 * w + 1),
                 within(set.name, set.id),
-                accept(),
+                verdict.clone(),
             ];
             push(lines, chain, c"live flow", &ports);
         }
@@ -205,7 +253,7 @@ fn flows(lines: &mut Vec<Line>, chain: &'static CStr, way: Way, contents: [Conte
                     into: 2 * w + 1,
                 }),
                 within(set.name, set.id),
-                accept(),
+                verdict.clone(),
             ];
             push(lines, chain, c"live echo flow", &echo);
         }

@@ -17,6 +17,7 @@ const META_NFPROTO: u32 = 15;
 pub const META_L4PROTO: u32 = 16;
 const CT_STATE: u32 = 0;
 const CT_DIRECTION: u32 = 1;
+const CT_STATUS: u32 = 2;
 pub const CT_PROTOCOL: u32 = 10;
 pub const CT_PROTO_DST: u32 = 12;
 pub const CT_SRC_IP: u32 = 19;
@@ -25,6 +26,8 @@ pub const CT_SRC_IP6: u32 = 21;
 pub const CT_DST_IP6: u32 = 22;
 pub const ESTABLISHED: u32 = 1 << 1;
 pub const RELATED: u32 = 1 << 2;
+/// `IPS_CONFIRMED`: a packet of it went through before.
+const CONFIRMED: u32 = 1 << 3;
 pub const UDP: u8 = 17;
 pub const ICMP: u8 = 1;
 pub const ICMP6: u8 = 58;
@@ -256,6 +259,17 @@ pub fn ct_state(bits: u32) -> Words {
 
 pub fn ct_not_state(bits: u32) -> Words {
     [ct_bits(bits), equals(vec![0; 4])].concat()
+}
+
+/// The first packet of a connection: `new` are also those after it as long as nobody answers.
+pub fn ct_first() -> Words {
+    let load = Expression::Ct {
+        key: CT_STATUS,
+        of: None,
+        into: 0,
+    };
+    let mask = CONFIRMED.to_ne_bytes().to_vec();
+    [vec![load, Expression::Mask { mask }], equals(vec![0; 4])].concat()
 }
 
 pub fn ct_original() -> Words {

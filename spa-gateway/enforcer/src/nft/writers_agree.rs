@@ -11,7 +11,7 @@ use super::libnftnl::Library;
 use super::message::{Element, Message, Writer};
 use super::plain::Plain;
 use super::sets::{SETS, keep_open_shape, knock_shape, sets_of};
-use super::table::{Masquerade, Plan, Port, contents};
+use super::table::{AccessLog, Masquerade, Plan, Port, contents};
 
 /// Asserts it of one message.
 fn agree(message: &Message<'_>) {
@@ -22,7 +22,7 @@ fn agree(message: &Message<'_>) {
     assert_eq!(plain, by_library, "{message:?}");
 }
 
-fn plan(masquerade: Masquerade, keep_open: Vec<Port>) -> Plan {
+fn plan(masquerade: Masquerade, keep_open: Vec<Port>, access_log: AccessLog) -> Plan {
     Plan {
         knock: vec!["eth0".into(), "a-long-name-000".into()],
         knock_port: 51_820,
@@ -34,6 +34,7 @@ fn plan(masquerade: Masquerade, keep_open: Vec<Port>) -> Plan {
         ],
         keep_open,
         masquerade,
+        access_log,
     }
 }
 
@@ -45,8 +46,8 @@ fn on_every_message_that_makes_a_table() {
     };
     let mut messages = 0;
     for plan in [
-        plan(Masquerade::No, Vec::new()),
-        plan(Masquerade::Yes, vec![ssh]),
+        plan(Masquerade::No, Vec::new(), AccessLog::Off),
+        plan(Masquerade::Yes, vec![ssh], AccessLog::On),
     ] {
         contents(&plan, |message| {
             agree(message);
