@@ -186,7 +186,9 @@ pub fn replace(file: &Path, bytes: &[u8]) -> Result<(), FileError> {
         .metadata()
         .map_err(|source| refused("look at", file, source))?;
     let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let beside = target.with_file_name(format!(".{name}.{}", std::process::id()));
+    let own = format!(".{name}.");
+    remove_halves(&target, &own);
+    let beside = target.with_file_name(format!("{own}{}", std::process::id()));
     let written = (|| {
         let mut made = OpenOptions::new()
             .write(true)
@@ -205,6 +207,26 @@ pub fn replace(file: &Path, bytes: &[u8]) -> Result<(), FileError> {
         let _ = std::fs::remove_file(&beside);
         refused("write", file, source)
     })
+}
+
+/// Removes what a [`replace`] left that was killed: no process of that number runs, or it is this one.
+fn remove_halves(target: &Path, own: &str) {
+    let directory = target.parent().unwrap_or(Path::new("/"));
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(own));
+        let Some(process) = process.and_then(|digits| digits.parse::<u32>().ok()) else {
+            continue;
+        };
+        let runs = Path::new("/proc").join(process.to_string()).exists();
+        if process == std::process::id() || !runs {
+            // What stays is no harm: nobody reads it.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// A new or renamed entry is on disk only when its directory is.
@@ -232,6 +254,27 @@ fn refused(action: &'static str, file: &Path, source: io::Error) -> FileError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_replacement_left_is_removed_by_the_next() {
+        let (dir, file) = file_with_mode(0o640);
+        let beside = |ending: &str| dir.path().join(format!(".file.{ending}"));
+        // PID_MAX_LIMIT of 64-bit Linux is 2^22.
+        let killed =
+            [(1 << 22) + 1, std::process::id()].map(|process| beside(&process.to_string()));
+        let others = [
+            beside("1"),
+            beside("swp"),
+            dir.path().join(".other.4194305"),
+        ];
+        for left in killed.iter().chain(&others) {
+            std::fs::write(left, "half").expect("written");
+        }
+        replace(&file, b"whole").expect("replaced");
+        assert_eq!(std::fs::read(&file).expect("read"), b"whole");
+        assert!(killed.iter().all(|left| !left.exists()));
+        assert!(others.iter().all(|left| left.exists()));
+    }
 
     fn file_with_mode(mode: u32) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().expect("a directory");

@@ -7,6 +7,7 @@ mod access;
 mod apply;
 mod audit;
 mod load;
+mod migrate;
 mod seal;
 mod versions;
 
@@ -20,7 +21,7 @@ use rusqlite::{
 };
 use spa_gateway_core::{KnockKeyRow, Record, Snapshot};
 use spa_proto::{KnockSecret, WallTime};
-use tracing::warn;
+use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 pub use access::AccessQuery;
@@ -34,7 +35,7 @@ use crate::config::Paths;
 use crate::files::{self, FileError, Wanted};
 use seal::{Place, Seal};
 
-/// The version of `schema.sql`.
+/// The version of `schema.sql`; `migrate` says what to do to change it.
 const SCHEMA_VERSION: i64 = 4;
 const SCHEMA: &str = include_str!("store/schema.sql");
 /// Marks the file as ours: "SPA1".
@@ -216,7 +217,7 @@ impl Store {
         let key = files::read_secret::<32>(&paths.seal_key())?;
         files::open(&paths.store(), Wanted::Secret)?;
         let (beside, kept) = open_generation(&paths.generation())?;
-        let db = connect(&paths.store())?;
+        let mut db = connect(&paths.store())?;
         let failed = |source| StoreError::Sql {
             action: "read",
             source,
@@ -227,9 +228,23 @@ impl Store {
         let application: i64 = db
             .pragma_query_value(None, "application_id", |row| row.get(0))
             .map_err(failed)?;
-        if found != SCHEMA_VERSION || application != APPLICATION_ID {
+        let known = application == APPLICATION_ID
+            && migrate::migrate(&mut db, migrate::STEPS, (found, SCHEMA_VERSION)).map_err(
+                |source| StoreError::Sql {
+                    action: "bring to a newer version",
+                    source,
+                },
+            )?;
+        if !known {
             let file = paths.store();
             return Err(StoreError::Version { file, found });
+        }
+        if found != SCHEMA_VERSION {
+            info!(
+                found,
+                version = SCHEMA_VERSION,
+                "the store is of a newer version now"
+            );
         }
         let generation = meta::<u64>(&db, GENERATION)?.ok_or(StoreError::Lacks("generation"))?;
         let freshness = match kept {

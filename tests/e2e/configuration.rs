@@ -11,7 +11,7 @@ use spa_tests::program::Program;
 use spa_tests::topology::{GATEWAY, PORT, Town, address};
 use toml_edit::value;
 
-use crate::fixture::{REACHED, place, with_ana};
+use crate::fixture::{Place, REACHED, place, with_ana};
 
 /// A gateway that is set up and must now refuse to run, in one line with these words, leaving no table, interface or socket.
 #[track_caller]
@@ -88,6 +88,17 @@ fn a_bad_policy_is_refused_with_file_and_line() {
     let mut ana = Person::enrolled(&gateway, &town.client, "ana").unwrap();
     let knocked = ana.knock(&["wiki"]).unwrap();
     knocked.refusal(1, &["policy allows nothing"]).unwrap();
+    // Once there was a good one, it stays in force, over a start too, and the start says so.
+    gateway.write_policy(spa_tests::gateway::POLICY).unwrap();
+    gateway.ask(&["policy", "reload"]).unwrap();
+    gateway.stop().unwrap();
+    gateway.write_policy(&text).unwrap();
+    gateway.start().unwrap();
+    let said = gateway.daemon().said();
+    assert!(said.contains("version 1 stays in force"), "{said}");
+    assert!(said.contains(&place), "{said}");
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    Place { gateway, town }.assert_reaches_wiki(&ana);
 }
 
 /// Configuration and key files that others can write, and keys that others can read, are refused.

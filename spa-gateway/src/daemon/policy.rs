@@ -1,7 +1,8 @@
 //! The policy file and its versions: what is in force, who put it there, what another would change.
 //!
 //! Invariant: the file decides, and what takes access away takes hold before it is written down. A version that
-//! could not be kept is kept at the next reload or start, since the file then differs from the newest one.
+//! could not be kept is kept at the next reload or start, since the file then differs from the newest one. A file
+//! that cannot be used changes nothing, be it at a reload or at a start.
 
 use std::fmt::Display;
 
@@ -25,7 +26,7 @@ pub(super) struct PolicyWatch {
     pub(super) file: PolicyFile,
     /// It, in words.
     pub(super) state: String,
-    /// Its text; `None` where none could be used at the start, so that nothing is allowed.
+    /// Its text; `None` where neither the file nor a version could be used at the start, so that nothing is allowed.
     text: Option<String>,
     /// Which version it is; `None` if it could not be kept.
     serial: Option<u64>,
@@ -78,8 +79,8 @@ impl Author {
 }
 
 impl PolicyWatch {
-    /// Reads the policy at the start. Without one, nothing is allowed. One that was changed while no
-    /// gateway ran is a version like any other.
+    /// Reads the policy at the start. One that was changed while no gateway ran is a version like any other. Where the
+    /// file cannot be used, the version before stays in force; where there is none, nothing is allowed.
     pub(super) fn start(file: PolicyFile, store: &mut Store) -> (Self, Policy) {
         let read = file
             .text()
@@ -88,15 +89,7 @@ impl PolicyWatch {
         let (policy, text) = match read {
             Ok(read) => read,
             Err::<_, policy_file::PolicyFileError>(error) => {
-                error!("every new session is refused: {error}");
-                let state = format!("none, so every new session is refused: {error}");
-                let watch = Self {
-                    file,
-                    state,
-                    text: None,
-                    serial: None,
-                };
-                return (watch, Policy::deny_all());
+                return Self::without_file(file, store, &error);
             }
         };
         let serial = keep(store, &Author::start(), &text);
@@ -105,6 +98,39 @@ impl PolicyWatch {
             state: in_force(&policy, serial),
             text: Some(text),
             serial,
+        };
+        (watch, policy)
+    }
+
+    fn without_file(file: PolicyFile, store: &mut Store, why: &dyn Display) -> (Self, Policy) {
+        let newest = store.newest_policy().ok().flatten();
+        let kept = newest.and_then(|(serial, text)| {
+            let policy = policy_file::parse(&text, file.path()).ok()?;
+            Some((policy, text, serial))
+        });
+        let Some((policy, text, serial)) = kept else {
+            error!("every new session is refused: {why}");
+            let watch = Self {
+                file,
+                state: format!("none, so every new session is refused: {why}"),
+                text: None,
+                serial: None,
+            };
+            return (watch, Policy::deny_all());
+        };
+        error!("the policy file is not used, version {serial} stays in force: {why}");
+        let mut line = AuditLine::new(clock::now().wall.as_millis(), AuditKind::PolicyChanged);
+        line.note = Some(format!(
+            "version {serial} again at the start, since the file cannot be used: {why}"
+        ));
+        store.append(line);
+        let watch = Self {
+            file,
+            state: format!(
+                "version {serial} still, since the file cannot be used; mend it, then run `spa-admin policy reload`: {why}"
+            ),
+            text: Some(text),
+            serial: Some(serial),
         };
         (watch, policy)
     }

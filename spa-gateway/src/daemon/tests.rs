@@ -30,6 +30,10 @@ struct Town {
 
 impl Town {
     fn new() -> Self {
+        Self::with_policy("[group]\neng = [\"ana\"]\n")
+    }
+
+    fn with_policy(policy: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let paths = paths_in(dir.path());
         let founding = Founding {
@@ -38,8 +42,7 @@ impl Town {
             made: WallTime::from_millis(1),
         };
         Store::create(&paths, &founding).expect("made");
-        crate::files::create_new(&paths.policy, 0o640, b"[group]\neng = [\"ana\"]\n")
-            .expect("written");
+        crate::files::create_new(&paths.policy, 0o640, policy.as_bytes()).expect("written");
         Self::on(dir, paths)
     }
 
