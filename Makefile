@@ -70,7 +70,7 @@ unit:
 	$(CARGO) test --locked --workspace --exclude spa-tests
 
 vectors:
-	$(CARGO) run --locked -q -p spa-tests --bin check-vectors -- tests/vectors
+	for folder in tests/vectors tests/vectors/negative; do $(CARGO) run --locked -q -p spa-tests --bin check-vectors -- $$folder || exit 1; done
 
 e2e: build
 	@tests/tools/e2e.sh

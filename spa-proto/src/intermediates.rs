@@ -38,6 +38,12 @@ pub fn derived_keys(keys: &DerivedKeys) -> Vec<Named> {
     .into()
 }
 
+/// `V` that would be right for these bytes, unmasked by the one they carry: how near another came.
+#[must_use]
+pub fn right_v(keys: &DerivedKeys, slot: Slot, sealed: &crate::SealedKnock) -> [u8; 8] {
+    sealed.right_v(keys, slot)
+}
+
 /// `T` before and after the WireGuard rule, from `K_tag` alone.
 #[must_use]
 pub fn tag(k_tag: &[u8; 32], slot: Slot) -> ([u8; 8], [u8; 8]) {

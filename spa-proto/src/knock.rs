@@ -131,6 +131,14 @@ impl SealedKnock {
             c: *c,
         })
     }
+
+    /// `V` that would be right for these bytes, unmasked by the one they carry.
+    #[cfg(feature = "vectors")]
+    pub(crate) fn right_v(&self, keys: &DerivedKeys, slot: Slot) -> [u8; 8] {
+        let mut body = self.masked;
+        mask(&keys.obf, &self.v, &mut body);
+        keys.v(slot, &body)
+    }
 }
 
 impl fmt::Debug for SealedKnock {

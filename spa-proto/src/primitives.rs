@@ -136,42 +136,4 @@ pub(crate) fn split<const A: usize, const B: usize, const N: usize>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_sealed_opens_and_nothing_else_does() {
-        let mut text = *b"as it was";
-        let tag = aead_seal(&[1; 32], b"ad", &mut text);
-        let sealed = text;
-        assert_eq!(
-            aead_open(&[1; 32], b"other", &mut text.clone(), &tag),
-            Err(AeadMismatch)
-        );
-        assert_eq!(
-            aead_open(&[2; 32], b"ad", &mut text.clone(), &tag),
-            Err(AeadMismatch)
-        );
-        assert_eq!(aead_open(&[1; 32], b"ad", &mut text, &tag), Ok(()));
-        assert_eq!(&text, b"as it was");
-        assert_ne!(sealed, text);
-    }
-
-    /// RFC 5869 test case 1, with our Extract and a one-block Expand.
-    #[test]
-    fn extract_and_expand_are_those_of_rfc_5869() {
-        // A.1: the salt of 13 bytes, padded to 32 with zeros, keys HMAC alike.
-        let salt: [u8; 32] = core::array::from_fn(|i| if i < 13 { i as u8 } else { 0 });
-        let prk = extract(&salt, &[0x0b; 22]);
-        assert_eq!(prk[..4], [0x07, 0x77, 0x09, 0x36]);
-        let info: [u8; 10] = core::array::from_fn(|i| 0xf0 + i as u8);
-        let okm = expand(&prk, "", &info);
-        assert_eq!(okm[..4], [0x3c, 0xb2, 0x5f, 0x25]);
-    }
-
-    #[test]
-    fn joined_parts_split_again() {
-        let joined: [u8; 5] = join(&[&[1, 2], &[3, 4, 5]]);
-        assert_eq!(split::<2, 3, 5>(&joined), (&[1, 2], &[3, 4, 5]));
-    }
-}
+mod tests;

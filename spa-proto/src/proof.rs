@@ -282,16 +282,95 @@ mod tests {
         ));
     }
 
+    /// Hex.
+    fn hex<const N: usize>(text: &str) -> [u8; N] {
+        core::array::from_fn(|at| {
+            u8::from_str_radix(&text[2 * at..2 * at + 2], 16).expect("two digits")
+        })
+    }
+
+    /// §7.1, tests 1 to 3.
+    #[test]
+    fn signatures_are_those_of_rfc_8032() {
+        for (seed, public, message, signature) in [
+            (
+                "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
+                "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+                &[][..],
+                "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b",
+            ),
+            (
+                "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb",
+                "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
+                &[0x72],
+                "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00",
+            ),
+            (
+                "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7",
+                "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
+                &[0xaf, 0x82],
+                "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a",
+            ),
+        ] {
+            let q = ProofSecret::from_seed(&hex(seed));
+            assert_eq!(q.public().as_bytes(), &hex(public));
+            assert_eq!(q.sign(message), hex::<64>(signature));
+            assert!(bool::from(q.public().verify(message, &hex(signature))));
+        }
+    }
+
+    #[test]
+    fn a_signature_has_one_spelling() {
+        let q = ProofSecret::from_seed(&[3; 32]);
+        let signature = q.sign(b"message");
+        let holds = |signature: &[u8; 64]| bool::from(q.public().verify(b"message", signature));
+        assert!(holds(&signature));
+        for bit in 0..512 {
+            let mut other = signature;
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(!holds(&other), "bit {bit}");
+        }
+        // S plus the order of the group, once and as often as fits: what a lax verifier takes as the same.
+        let order: [u8; 32] =
+            hex("edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010");
+        let mut other = signature;
+        for times in 1..=14 {
+            let mut carry = 0;
+            for (byte, add) in other[32..].iter_mut().zip(order) {
+                let sum = u16::from(*byte) + u16::from(add) + carry;
+                *byte = sum.to_le_bytes()[0];
+                carry = sum >> 8;
+            }
+            assert_eq!(carry, 0, "it fits");
+            assert!(!holds(&other), "S plus {times} times the order");
+        }
+    }
+
     #[test]
     fn no_proof_holds_under_a_key_of_small_order() {
-        // The identity: with R the identity and S zero, plain verification holds for any message.
-        let mut identity = [0; 32];
-        identity[0] = 1;
+        // Of orders 1, 2, 4, 8, and the spellings of them that are no smallest number.
+        let keys = [
+            "0100000000000000000000000000000000000000000000000000000000000000",
+            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "0000000000000000000000000000000000000000000000000000000000000000",
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+            "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        ];
+        // With R the identity and S zero, plain verification holds for one message in eight, and for any under the identity.
         let mut signature = [0; 64];
         signature[0] = 1;
-        assert!(!bool::from(
-            ProofPublic::from_bytes(identity).verify(b"any", &signature)
-        ));
+        for key in keys {
+            for sign in [0, 0x80] {
+                let mut key: [u8; 32] = hex(key);
+                key[31] |= sign;
+                let key = ProofPublic::from_bytes(key);
+                for message in 0..32_u8 {
+                    assert!(!bool::from(key.verify(&[message], &signature)), "{key:?}");
+                }
+            }
+        }
     }
 
     #[cfg(feature = "client")]
@@ -314,6 +393,27 @@ mod tests {
             let decomposed = derive("e\u{301}te\u{301}").unwrap().public();
             assert_eq!(composed, decomposed);
             assert_ne!(composed, derive("ete").unwrap().public());
+        }
+
+        /// §5.3. The cost of SPEC §2 is checked by the vectors (`kdf.json`).
+        #[test]
+        fn argon2id_is_that_of_rfc_9106() {
+            let data = argon2::AssociatedData::new(&[4; 12]).unwrap();
+            let params = argon2::ParamsBuilder::new()
+                .m_cost(32)
+                .t_cost(3)
+                .p_cost(4)
+                .data(data)
+                .output_len(32)
+                .build()
+                .unwrap();
+            let mut tag = [0; 32];
+            Argon2::new_with_secret(&[3; 8], Algorithm::Argon2id, Version::V0x13, params)
+                .unwrap()
+                .hash_password_into(&[1; 32], &[2; 16], &mut tag)
+                .unwrap();
+            let expected = "0d640df58d78766c08c037a34a8b53c9d01ef0452d75b65eb52520e96b01e659";
+            assert_eq!(tag, hex(expected));
         }
 
         #[test]

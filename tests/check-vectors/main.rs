@@ -6,6 +6,8 @@ use std::process::{Command, Output};
 
 use spa_gateway_core::Refusal;
 
+mod section8;
+
 /// The copy of the vectors that lives in this repository.
 fn vectors() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors")

@@ -34,6 +34,7 @@ vectors() {
     "$cargo" build --locked -q --workspace --bin check-vectors
     local check=${CARGO_TARGET_DIR:-target}/debug/check-vectors
     "$check" tests/vectors
+    "$check" tests/vectors/negative
     if [ -d ../shared/vectors ]; then
         "$check" ../shared/vectors
     else

@@ -191,6 +191,25 @@ mod tests {
         assert!(!accepts(&person, CODE_AT_59_S + 100_000_000, 59_000));
     }
 
+    /// Appendix B, the rows of SHA-1.
+    #[test]
+    fn codes_are_those_of_rfc_6238() {
+        let person = person(PersonKind::Human);
+        for (seconds, code) in [
+            (59, 94_287_082),
+            (1_111_111_109, 7_081_804),
+            (1_111_111_111, 14_050_471),
+            (1_234_567_890, 89_005_924),
+            (2_000_000_000, 69_279_037),
+            (20_000_000_000, 65_353_130),
+        ] {
+            let totp = person.totp.as_ref().expect("a phone");
+            assert_eq!(totp.code(seconds / 30), code);
+            assert!(accepts(&person, code, seconds * 1_000));
+            assert!(!accepts(&person, code, (seconds + 90) * 1_000));
+        }
+    }
+
     #[test]
     fn a_code_opens_once() {
         let mut person = person(PersonKind::Human);

@@ -69,9 +69,8 @@ struct Transaction {
 /// One device at one gateway.
 pub(crate) struct Seat {
     number: usize,
-    keys: DerivedKeys,
-    q: ProofSecret,
-    wrong_q: ProofSecret,
+    keys: &'static DerivedKeys,
+    q: &'static ProofSecret,
     last_ts: u64,
     sent: u32,
     begun: u32,
@@ -86,7 +85,6 @@ impl Seat {
             number,
             keys: place::keys(number),
             q: place::proof(number),
-            wrong_q: ProofSecret::from_seed(&[0xBD; 32]),
             last_ts: 0,
             sent: 0,
             begun: 0,
@@ -142,7 +140,7 @@ impl Seat {
         let transaction = self.current.as_ref()?;
         self.sent += 1;
         let usable = self.prekey.filter(|prekey| prekey.is_usable(now));
-        let identity = place::knock_secret(place::gateway_of(self.number)).public();
+        let identity = place::knock_public(place::gateway_of(self.number));
         let (kid, public): (u8, KnockPublic) =
             usable.map_or((0, identity), |prekey| (prekey.kid.get(), prekey.key));
         let facts = Facts {
@@ -153,8 +151,8 @@ impl Seat {
         };
         let strange = SessionKey::from_bytes([0xBD; 32]);
         let signer = match (&facts.kind, facts.signed, &self.held) {
-            (Kind::Open { .. }, true, _) => Signer::Password(&self.q),
-            (Kind::Open { .. }, false, _) => Signer::Password(&self.wrong_q),
+            (Kind::Open { .. }, true, _) => Signer::Password(self.q),
+            (Kind::Open { .. }, false, _) => Signer::Password(place::wrong_proof()),
             (Kind::Roam(_) | Kind::Close(_), true, Some(held)) => Signer::Session(&held.key),
             (Kind::Roam(_) | Kind::Close(_), _, _) => Signer::Session(&strange),
         };
@@ -162,7 +160,7 @@ impl Seat {
         e[..4].copy_from_slice(&self.sent.to_be_bytes());
         e[4] = u8::try_from(self.number).expect("few");
         let (info, ext) = (&transaction.info, &transaction.ext);
-        let built = build_knock(&self.keys, kid, &public, now.slot(), e, info, ext, signer);
+        let built = build_knock(self.keys, kid, &public, now.slot(), e, info, ext, signer);
         let (bytes, pending) = built.expect("builds");
         Some(Rc::new(Packet {
             bytes,

@@ -39,12 +39,15 @@ pub fn events_of(seed: u64) -> Vec<Event> {
         .collect()
 }
 
-/// Gives the events a fuzzer's bytes mean: at most 300, so that an input stays fast.
+/// The most events of a fuzzer's input, so that it stays fast.
+const MOST_EVENTS: usize = 100;
+
+/// Gives the events a fuzzer's bytes mean.
 #[must_use]
 pub fn events_from(data: &[u8]) -> Vec<Event> {
     let mut bytes = data.iter().copied();
     let mut events = Vec::new();
-    while bytes.len() > 0 && events.len() < 300 {
+    while bytes.len() > 0 && events.len() < MOST_EVENTS {
         events.push(Event::read(&mut || bytes.next().unwrap_or(0)));
     }
     events

@@ -1,6 +1,7 @@
 //! Who lives where, who may what: the whole configuration of the town, as tables one can read.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use spa_gateway_core::{
@@ -8,8 +9,8 @@ use spa_gateway_core::{
     Snapshot, Standing, TotpRow,
 };
 use spa_proto::{
-    CredentialId, CredentialKey, DerivedKeys, GatewayId, KnockSecret, ProofSecret, ResourceId,
-    TotpSecret, WallTime,
+    CredentialId, CredentialKey, DerivedKeys, GatewayId, KnockPublic, KnockSecret, ProofPublic,
+    ProofSecret, ResourceId, TotpSecret, WallTime,
 };
 use totp_rs::{Algorithm, Builder, Secret};
 
@@ -53,8 +54,40 @@ const ALLOWED: [(&str, &str, [u8; 4], u64); 4] = [
     ("bot", "db", [10, 0, 6, 0], 240),
 ];
 
+/// What is the same in every town, made once: a run that the fuzzer tries is over in milliseconds.
+struct Made {
+    policy: Policy,
+    gateways: Vec<KnockPublic>,
+    keys: Vec<DerivedKeys>,
+    proofs: Vec<(ProofSecret, ProofPublic)>,
+    /// Of nobody.
+    wrong: ProofSecret,
+}
+
+static MADE: LazyLock<Made> = LazyLock::new(|| {
+    let gateways: Vec<_> = (0..GATEWAYS)
+        .map(|gateway| knock_secret(gateway).public())
+        .collect();
+    let keys = (0..SEATS).map(|seat| {
+        let gateway = GatewayId::of(&gateways[gateway_of(seat)]);
+        DerivedKeys::derive(&credential_key(seat), gateway, credential(seat))
+    });
+    let proofs = (0..SEATS).map(|seat| {
+        let secret = ProofSecret::from_seed(&[small(seat) + 1; 32]);
+        let public = secret.public();
+        (secret, public)
+    });
+    Made {
+        policy: Policy::parse(POLICY).expect("a policy"),
+        keys: keys.collect(),
+        proofs: proofs.collect(),
+        gateways,
+        wrong: ProofSecret::from_seed(&[0xBD; 32]),
+    }
+});
+
 pub(crate) fn policy() -> Policy {
-    Policy::parse(POLICY).expect("a policy")
+    MADE.policy.clone()
 }
 
 /// Gives the address a person may reach by this name.
@@ -120,13 +153,22 @@ fn credential_key(seat: usize) -> CredentialKey {
     CredentialKey::from_bytes([0x80 + small(seat); 32])
 }
 
-pub(crate) fn keys(seat: usize) -> DerivedKeys {
-    let gateway = GatewayId::of(&knock_secret(gateway_of(seat)).public());
-    DerivedKeys::derive(&credential_key(seat), gateway, credential(seat))
+/// The public half of a gateway's identity.
+pub(crate) fn knock_public(gateway: usize) -> KnockPublic {
+    MADE.gateways[gateway]
 }
 
-pub(crate) fn proof(seat: usize) -> ProofSecret {
-    ProofSecret::from_seed(&[small(seat) + 1; 32])
+pub(crate) fn keys(seat: usize) -> &'static DerivedKeys {
+    &MADE.keys[seat]
+}
+
+pub(crate) fn proof(seat: usize) -> &'static ProofSecret {
+    &MADE.proofs[seat].0
+}
+
+/// What a wrong password makes.
+pub(crate) fn wrong_proof() -> &'static ProofSecret {
+    &MADE.wrong
 }
 
 pub(crate) fn rid(resource: &str) -> ResourceId {
@@ -218,7 +260,7 @@ fn credential_row(seat: usize) -> CredentialRow {
         id: credential(seat),
         person: name(person_of(seat)),
         label: label(seat),
-        proof: Some(proof(seat).public()),
+        proof: Some(MADE.proofs[seat].1),
         keys: vec![KeyRow {
             number: 1,
             kind: KeyKind::Live,

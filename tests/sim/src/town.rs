@@ -47,6 +47,8 @@ struct Town {
     places: [u8; CLIENTS.len()],
     network: Network,
     tally: Tally,
+    /// Whose packets were sent, so that the end sees to them.
+    touched: [bool; SEATS],
 }
 
 /// Lets events happen, then sets everything right and sees that it is.
@@ -93,6 +95,7 @@ impl Town {
             places: [0, 1, 2, 0],
             network: Network::default(),
             tally: Tally::default(),
+            touched: [false; SEATS],
         })
     }
 
@@ -245,6 +248,7 @@ impl Town {
 
     fn send(&mut self, packet: &Rc<crate::client::Packet>, fate: Fate) -> Result<(), String> {
         let seat = packet.facts.seat;
+        self.touched[seat] = true;
         let from = source(client_of(seat), self.places[client_of(seat)]);
         self.network.overhear(packet);
         self.network
@@ -349,7 +353,8 @@ impl Town {
         Ok(())
     }
 
-    /// Everything is set right: then all that was open is closed, and whoever may come in does (SPEC §1, G8).
+    /// Everything is set right: then all that was open is closed, and whoever may come in does (SPEC §1, G8): everybody who has
+    /// knocked before, and the first device of each gateway.
     fn end(&mut self) -> Result<(), String> {
         let right = self.right();
         for gateway in 0..GATEWAYS {
@@ -380,7 +385,8 @@ impl Town {
                 .map_err(|what| format!("gateway {number}: {what}"))?;
         }
         for seat in 0..SEATS {
-            if !self.hosts[gateway_of(seat)].clock_was_set {
+            let looked_at = self.touched[seat] || client_of(seat) == 0;
+            if looked_at && !self.hosts[gateway_of(seat)].clock_was_set {
                 self.comes_in(seat)?;
             }
         }
