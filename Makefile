@@ -5,6 +5,10 @@
 # make sim    ten thousand runs of gateways, clients and a bad network on a virtual clock; RUNS=n SEED=n
 # make oracle the policy engine beside Cedar's, on random policies; a workspace of its own, since Cedar is large
 # make fuzz   every fuzz target for FOR=60s each, or TARGET=name alone
+# make breaks promises broken on purpose, each to be noticed by one of these
+# make timing whether the time of a comparison tells of a secret: statistics, on a quiet machine
+# make mutants  every check, bound and key derivation changed, one by one, each to be noticed by a unit test; FILES="a.rs b.rs"
+# make coverage which lines of wire and core the tests run through
 # make model  the formal model, where ProVerif is installed
 # make sbom   a bill of materials of each program, CycloneDX
 # make instructions   accepts the instruction counts of now as those to compare with
@@ -19,7 +23,7 @@ SYSTEMD_UNITS ?= /etc/systemd/system
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 PROGRAMS = spa spa-gateway spa-admin spa-enforcer spa-tunnel
 
-.PHONY: help demo test test-vm bench instructions sim fuzz model sbom breaks setup build unit vectors e2e tree fmt clippy release install uninstall clean
+.PHONY: help demo test test-vm bench instructions sim oracle fuzz model sbom breaks timing mutants coverage setup build unit vectors e2e tree fmt clippy release install uninstall clean
 
 help:
 	@sed -n 's/^# //p' Makefile; echo "also: build unit vectors e2e tree fmt clippy release install uninstall clean"
@@ -52,9 +56,17 @@ model:
 sbom:
 	@tests/tools/sbom.sh
 
-# Twelve promises broken on purpose, each to be noticed; some minutes for each.
 breaks:
 	@tests/tools/breaks.sh
+
+timing:
+	@$(CARGO) run --locked -q --profile sim -p spa-tests --bin timing -- $(SAMPLES)
+
+mutants:
+	@FILES="$(FILES)" tests/tools/mutants.sh
+
+coverage:
+	@tests/tools/coverage.sh
 
 instructions: build
 	@ACCEPT=1 tests/tools/instructions.sh

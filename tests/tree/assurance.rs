@@ -117,6 +117,79 @@ fn every_break_says_what_it_breaks() {
     assert!(breaks >= 10, "only {breaks}");
 }
 
+/// Each attacker of the threat model has a cell for each thing that is protected; "never" names what shows it.
+#[test]
+fn the_matrix_of_the_threat_model_is_whole() {
+    let text = read("docs/threat-model.md");
+    let section = |title: &str| -> Vec<Vec<String>> {
+        let part = text.split("\n## ").find(|part| part.starts_with(title));
+        let rows = part.expect("a section").lines();
+        let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect();
+        let table = rows.filter(|line| line.starts_with('|')).skip(2);
+        table.map(cells).collect()
+    };
+    let attackers = section("Who attacks");
+    let matrix = section("Who may what");
+    let names = |rows: &[Vec<String>]| -> Vec<String> {
+        rows.iter().map(|cells| cells[1].clone()).collect()
+    };
+    assert_eq!(names(&attackers), names(&matrix));
+    for cells in &matrix {
+        assert_eq!(cells.len(), 1 + 7 + 1, "{}", cells[1]);
+        for cell in &cells[2..8] {
+            let shown = !code_spans(cell).is_empty();
+            assert!(
+                cell.starts_with("may") || cell.starts_with("never"),
+                "{}: {cell}",
+                cells[1]
+            );
+            assert!(
+                !cell.contains("never") || shown,
+                "{}: nothing shows {cell:?}",
+                cells[1]
+            );
+        }
+    }
+}
+
+/// What a document names like a test (`a_sentence_of_words`) is a test, a vector or a break.
+#[test]
+fn documents_name_tests_that_exist() {
+    let mut there = String::new();
+    for file in sources() {
+        there += &fs::read_to_string(file).expect("readable");
+    }
+    for vectors in ["negative.json", "replay.json", "reply.json"] {
+        there += &read(&format!("tests/vectors/{vectors}"));
+    }
+    let mut named = 0;
+    for document in [
+        "docs/threat-model.md",
+        "docs/past-bugs.md",
+        "docs/assurance.md",
+    ] {
+        for span in code_spans(&read(document)) {
+            let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            if span.matches('_').count() < 3 || !span.chars().all(word) {
+                continue;
+            }
+            let is_break = root()
+                .join("tests/breaks")
+                .join(&span)
+                .with_extension("patch")
+                .exists();
+            assert!(
+                is_break
+                    || there.contains(&format!("fn {span}("))
+                    || there.contains(&format!("\"{span}\"")),
+                "{document} names {span}"
+            );
+            named += 1;
+        }
+    }
+    assert!(named >= 20, "only {named}");
+}
+
 fn manifests() -> Vec<std::path::PathBuf> {
     let workspace: toml_edit::DocumentMut = read("Cargo.toml").parse().expect("TOML");
     let members = workspace["workspace"]["members"]
