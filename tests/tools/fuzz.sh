@@ -12,9 +12,9 @@ case ${FOR:-60s} in
     *) f=${FOR:-60s}; seconds=${f%s} ;;
 esac
 export CARGO_TARGET_DIR=${FUZZ_TARGET_DIR:-$PWD/fuzz/target}
-# A target triple keeps it off build scripts; the wrapper puts coverage into all that is built for it, but for the ciphers.
+# A target triple keeps them off build scripts, the wrapper off the ciphers.
 host=$(rustc -vV | sed -n 's/^host: //p')
-export RUSTFLAGS="--cfg fuzzing"
+export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
 export RUSTC_WRAPPER=$PWD/tests/tools/fuzz-rustc.sh
 "$cargo" build --locked -q --release --manifest-path fuzz/Cargo.toml --target "$host" --bins
 unset RUSTC_WRAPPER

@@ -17,6 +17,7 @@ mod machine;
 mod notices;
 mod policy;
 mod process;
+mod scanner;
 mod start;
 mod sustained;
 mod table;
@@ -51,7 +52,7 @@ impl Pass {
 type Section = fn(Pass, &mut Table) -> anyhow::Result<()>;
 
 /// In the order of the table.
-const SECTIONS: [(&str, Section); 11] = [
+const SECTIONS: [(&str, Section); 12] = [
     ("accept", accept::measure),
     ("start", start::measure),
     ("thousand", thousand::measure),
@@ -59,6 +60,7 @@ const SECTIONS: [(&str, Section); 11] = [
     ("cut", cut::measure),
     ("policy", policy::measure),
     ("flood", flood::measure),
+    ("scanner", scanner::measure),
     ("inside", inside::measure),
     ("crowd", crowd::measure),
     ("throughput", throughput::measure),
