@@ -1,27 +1,28 @@
 //! Reads knocks from the capture sockets, one thread for each knock interface.
 //!
 //! The sockets are the enforcer's: filtered, locked, bound to one interface, and of the
-//! kind whose frames begin with the IP header. pnet reads them; it owns them from here.
+//! kind whose frames begin with the IP header. They do nothing but read and look: no key is used here.
 //! Invariant: where the intake is full, capture waits, and knocks wait in the kernel's queue; what that loses it counts.
 
 mod frame;
 mod known_tags;
 mod queue;
+mod receiver;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use pnet::datalink::{self, Channel, Config, DataLinkReceiver, NetworkInterface};
 use tracing::{debug, warn};
 
-pub use frame::{Frame, Unfit};
-pub use known_tags::KnownTags;
+pub use frame::{Frame, Shaped, Unfit};
+pub use known_tags::{KnownTags, TagLook};
 pub use queue::KernelQueue;
+use receiver::Receiver;
 
 /// Bytes of every knock (SPEC §4).
 pub const KNOCK_LEN: usize = 512;
@@ -72,86 +73,55 @@ pub enum Handed {
     Closed,
 }
 
-/// Starts the thread of one interface. `hand_on` waits where there is no room.
+/// Starts the thread of one interface. `look` is asked for each tag, where the kernel was not; `hand_on` waits where
+/// there is no room.
 ///
 /// # Errors
-/// What the kernel refuses while the socket is bound or the thread is made.
+/// No thread can be made.
 pub fn start(
     source: Source,
     dropped: Arc<Dropped>,
+    look: Option<TagLook>,
     hand_on: impl Fn(Captured) -> Handed + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
-    let errors = source.socket.try_clone()?;
-    let receiver = receiver(&source.name, source.index, source.socket)?;
+    let receiver = Receiver::new(source.socket);
     let capture = Capture {
         name: source.name,
         index: source.index,
         loopback: source.loopback,
-        errors,
         dropped,
+        look,
         hand_on,
     };
     thread::Builder::new()
         .name(format!("capture-{}", capture.index))
-        // The loop below needs a frame's buffer at most, and that is on the heap.
+        // The loop below needs some kilobytes at most, and the frames are on the heap.
         .stack_size(64 * 1024)
         .spawn(move || capture.run(receiver))
-}
-
-/// Hands the socket to pnet. Binding it again to its own interface changes nothing.
-fn receiver(name: &str, index: u32, socket: OwnedFd) -> io::Result<Box<dyn DataLinkReceiver>> {
-    let interface = NetworkInterface {
-        name: name.to_owned(),
-        description: String::new(),
-        index,
-        mac: None,
-        ips: Vec::new(),
-        flags: 0,
-    };
-    let config = Config {
-        // A knock with its headers is 560 bytes; the filter lets nothing longer through.
-        read_buffer_size: 2_048,
-        write_buffer_size: 0,
-        // Frames for other machines are none of our business.
-        promiscuous: false,
-        socket_fd: Some(socket.into_raw_fd()),
-        ..Config::default()
-    };
-    match datalink::channel(&interface, config)? {
-        Channel::Ethernet(_, receiver) => Ok(receiver),
-        _ => Err(io::Error::other("pnet opened a channel of an unknown kind")),
-    }
 }
 
 struct Capture<F> {
     name: String,
     index: u32,
     loopback: bool,
-    /// The same socket, to ask what went wrong with it.
-    errors: OwnedFd,
     dropped: Arc<Dropped>,
+    look: Option<TagLook>,
     hand_on: F,
 }
 
 impl<F: Fn(Captured) -> Handed> Capture<F> {
-    fn run(self, mut receiver: Box<dyn DataLinkReceiver>) {
+    fn run(self, mut receiver: Receiver) {
         let mut down = false;
         loop {
-            match receiver.next() {
-                Ok(frame) => {
+            match receiver.receive() {
+                Ok(mut frames) => {
                     down = false;
-                    if self.take(frame) == Handed::Closed {
+                    if frames.any(|frame| self.take(frame) == Handed::Closed) {
                         return;
                     }
                 }
-                Err(error) if is_passing(&error) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // Reading the pending error clears it; poll would report it for ever.
-                    let pending = rustix::net::sockopt::socket_error(&self.errors);
-                    let error = match pending {
-                        Ok(Err(pending)) => pending.into(),
-                        Ok(Ok(())) | Err(_) => error,
-                    };
                     if !down {
                         warn!(interface = %self.name, %error, "no knocks from this interface until it is back");
                     }
@@ -163,24 +133,36 @@ impl<F: Fn(Captured) -> Handed> Capture<F> {
     }
 
     fn take(&self, frame: &[u8]) -> Handed {
-        let frame = match Frame::parse(frame) {
-            Ok(frame) => frame,
+        match self.read(frame) {
+            Ok(Some(captured)) => (self.hand_on)(captured),
+            Ok(None) => Handed::Taken,
             Err(unfit) => {
                 debug!(interface = %self.name, ?unfit, "frame dropped");
                 self.dropped.unfit.fetch_add(1, Ordering::Relaxed);
-                return Handed::Taken;
+                Handed::Taken
             }
-        };
-        let Ok(payload) = frame.payload.try_into() else {
+        }
+    }
+
+    /// What costs least comes first: the length, the tag, the checksum; then 512 bytes are copied, once.
+    fn read(&self, frame: &[u8]) -> Result<Option<Captured>, Unfit> {
+        let shaped = Frame::shape(frame)?;
+        let Ok(payload) = <&[u8; KNOCK_LEN]>::try_from(shaped.payload()) else {
             self.dropped.length.fetch_add(1, Ordering::Relaxed);
-            return Handed::Taken;
+            return Ok(None);
         };
-        (self.hand_on)(Captured {
-            payload,
+        let [a, b, c, d, e, f, g, h, ..] = *payload;
+        let tag = [a, b, c, d, e, f, g, h];
+        if self.look.as_ref().is_some_and(|look| !look.knows(tag)) {
+            return Ok(None);
+        }
+        let frame = shaped.check()?;
+        Ok(Some(Captured {
+            payload: *payload,
             source: self.scoped(frame.source),
             destination: frame.destination,
             on_loopback: self.loopback,
-        })
+        }))
     }
 
     /// A link-local address means something on its interface only.
@@ -192,11 +174,4 @@ impl<F: Fn(Captured) -> Handed> Capture<F> {
         }
         source
     }
-}
-
-fn is_passing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-    )
 }

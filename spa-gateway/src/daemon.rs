@@ -144,8 +144,8 @@ struct Daemon {
     dropped: Arc<Dropped>,
     /// The queues of the capture sockets, to ask what they lost.
     queues: Vec<KernelQueue>,
-    /// The tags the kernel lets pass; `None` where all pass.
-    known_tags: Option<KnownTags>,
+    /// The tags of which packets are looked at.
+    known_tags: KnownTags,
     /// Effects whose orders are answered late.
     late: BTreeMap<u64, EffectId>,
     pending: Pending,

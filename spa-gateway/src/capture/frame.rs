@@ -26,6 +26,14 @@ pub struct Frame<'a> {
     pub destination: SocketAddr,
 }
 
+/// A datagram whose checksum nobody has looked at yet: it costs more than finding out that the tag is nobody's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shaped<'a> {
+    frame: Frame<'a>,
+    datagram: &'a [u8],
+    checksum: u16,
+}
+
 /// Why a frame is no datagram.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unfit {
@@ -40,20 +48,28 @@ pub enum Unfit {
 }
 
 impl<'a> Frame<'a> {
-    /// Shapes a frame that begins with its IP header.
+    /// Takes a frame that begins with its IP header for a datagram.
     ///
     /// # Errors
     /// See [`Unfit`].
     pub fn parse(frame: &'a [u8]) -> Result<Self, Unfit> {
+        Self::shape(frame)?.check()
+    }
+
+    /// Shapes a frame that begins with its IP header.
+    ///
+    /// # Errors
+    /// See [`Unfit`], all but the checksum.
+    pub fn shape(frame: &'a [u8]) -> Result<Shaped<'a>, Unfit> {
         let version = frame.first().ok_or(Unfit::Truncated)? >> 4;
         match version {
-            4 => Self::parse_v4(frame),
-            6 => Self::parse_v6(frame),
+            4 => Self::shape_v4(frame),
+            6 => Self::shape_v6(frame),
             _ => Err(Unfit::NotUdp),
         }
     }
 
-    fn parse_v4(frame: &'a [u8]) -> Result<Self, Unfit> {
+    fn shape_v4(frame: &'a [u8]) -> Result<Shaped<'a>, Unfit> {
         let ip = Ipv4Packet::new(frame).ok_or(Unfit::Truncated)?;
         // More-fragments is bit 0 of pnet's three flags.
         if ip.get_flags() & 1 != 0 || ip.get_fragment_offset() != 0 {
@@ -69,14 +85,14 @@ impl<'a> Frame<'a> {
         }
         // What lies behind the total length is padding of the link.
         let datagram = frame.get(header..total).ok_or(Unfit::Truncated)?;
-        Self::parse_udp(
+        Self::shape_udp(
             datagram,
             ip.get_source().into(),
             ip.get_destination().into(),
         )
     }
 
-    fn parse_v6(frame: &'a [u8]) -> Result<Self, Unfit> {
+    fn shape_v6(frame: &'a [u8]) -> Result<Shaped<'a>, Unfit> {
         /// Next header of a fragment (RFC 8200 §4.5).
         const FRAGMENT: u8 = 44;
         let ip = Ipv6Packet::new(frame).ok_or(Unfit::Truncated)?;
@@ -87,27 +103,60 @@ impl<'a> Frame<'a> {
         }
         let end = IPV6_HEADER + usize::from(ip.get_payload_length());
         let datagram = frame.get(IPV6_HEADER..end).ok_or(Unfit::Truncated)?;
-        Self::parse_udp(
+        Self::shape_udp(
             datagram,
             ip.get_source().into(),
             ip.get_destination().into(),
         )
     }
 
-    fn parse_udp(bytes: &'a [u8], source: IpAddr, destination: IpAddr) -> Result<Self, Unfit> {
+    fn shape_udp(
+        bytes: &'a [u8],
+        source: IpAddr,
+        destination: IpAddr,
+    ) -> Result<Shaped<'a>, Unfit> {
         let udp = UdpPacket::new(bytes).ok_or(Unfit::Truncated)?;
         let length = udp.get_length();
         let datagram = bytes.get(..usize::from(length)).ok_or(Unfit::Truncated)?;
         let payload = datagram.get(UDP_HEADER..).ok_or(Unfit::Truncated)?;
-        let pseudo = checksum::pseudo_header(source, destination, length);
-        if !checksum_fits(udp.get_checksum(), pseudo, datagram, source.is_ipv4()) {
-            return Err(Unfit::Checksum);
-        }
-        Ok(Self {
-            payload,
-            source: SocketAddr::new(source, udp.get_source()),
-            destination: SocketAddr::new(destination, udp.get_destination()),
+        Ok(Shaped {
+            frame: Self {
+                payload,
+                source: SocketAddr::new(source, udp.get_source()),
+                destination: SocketAddr::new(destination, udp.get_destination()),
+            },
+            datagram,
+            checksum: udp.get_checksum(),
         })
+    }
+}
+
+impl<'a> Shaped<'a> {
+    /// Gives what is behind the UDP header.
+    #[must_use]
+    pub const fn payload(&self) -> &'a [u8] {
+        self.frame.payload
+    }
+
+    /// Looks at the checksum.
+    ///
+    /// # Errors
+    /// [`Unfit::Checksum`].
+    pub fn check(self) -> Result<Frame<'a>, Unfit> {
+        let Self {
+            frame,
+            datagram,
+            checksum,
+        } = self;
+        let (source, destination) = (frame.source.ip(), frame.destination.ip());
+        // No longer than its own 16-bit length field says.
+        let length = u16::try_from(datagram.len()).map_err(|_| Unfit::Truncated)?;
+        let pseudo = checksum::pseudo_header(source, destination, length);
+        if checksum_fits(checksum, pseudo, datagram, source.is_ipv4()) {
+            Ok(frame)
+        } else {
+            Err(Unfit::Checksum)
+        }
     }
 }
 

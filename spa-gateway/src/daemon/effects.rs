@@ -38,9 +38,7 @@ impl Daemon {
     /// What the core decided is known to the kernel's filter before anybody is answered: the new key of a
     /// device is used as soon as its reply is there.
     pub(super) fn perform(&mut self) -> Result<bool, DaemonError> {
-        if let Some(known) = &mut self.known_tags {
-            known.follow(&self.gateway);
-        }
+        self.known_tags.follow(&self.gateway);
         let mut orders = Orders::default();
         let mut recorded = Vec::new();
         let mut records = Vec::new();

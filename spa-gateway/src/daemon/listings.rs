@@ -7,7 +7,7 @@ use spa_gateway_core::{DeviceView, InviteView, Name, PersonKind, Refusal, Sessio
 use spa_order::Opening;
 
 use super::{Daemon, DaemonError};
-use crate::capture::{KernelQueue, KnownTags};
+use crate::capture::KernelQueue;
 use crate::clock;
 use crate::control::protocol::{Device, Session, Status, User, UserKind};
 use crate::store::Freshness;
@@ -68,7 +68,7 @@ impl Daemon {
         let [unfit, length] =
             [&self.dropped.unfit, &self.dropped.length].map(|count| count.load(Ordering::Relaxed));
         let full = self.queues.iter_mut().map(KernelQueue::lost).sum();
-        let strangers = self.known_tags.as_ref().map_or(0, KnownTags::strangers);
+        let strangers = self.known_tags.strangers();
         let dropped = [
             ("unknown tag", strangers),
             ("not a datagram", unfit),
@@ -108,10 +108,7 @@ impl Daemon {
             flows: openings.len() - doors,
             refusals,
             dropped,
-            filter: self.known_tags.as_ref().map_or_else(
-                || "by shape only: this kernel or its settings take no tag filter, so every packet that looks like a knock costs a look; the log of the start says why".to_owned(),
-                |known| format!("by shape and tag, {} tags", known.count()),
-            ),
+            filter: self.known_tags.in_words(),
         })
     }
 }

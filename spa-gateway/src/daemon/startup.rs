@@ -20,7 +20,7 @@ use super::effects::state_of;
 use super::{ClockWatch, Daemon, DaemonError, Facts, Intake, KernelEntropy, PolicyWatch};
 use crate::access;
 use crate::accounts::{self, AccountError};
-use crate::capture::{self, Dropped, KernelQueue, Source};
+use crate::capture::{self, Dropped, KernelQueue, KnownTags, Source, TagLook};
 use crate::channel::{self, Patience};
 use crate::clock::{self, SetWatch};
 use crate::config::{Config, ConfigError};
@@ -179,7 +179,19 @@ pub fn run(config_file: &Path) -> Result<(), StartError> {
     let queues = captures.iter().map(KernelQueue::of);
     let queues = queues.collect::<io::Result<_>>().map_err(LinkError::from)?;
     let room = Arc::clone(&intake.room);
-    start_threads(&config, captures, hello.knock.indices(), &dropped, &intake)?;
+    let ours = || KnownTags::ours(u32::try_from(credentials).unwrap_or(u32::MAX));
+    let mut tags = tags.unwrap_or_else(ours);
+    // Before anybody looks: whoever knocks while we start is known.
+    tags.follow(&gateway);
+    let look = || tags.look();
+    start_threads(
+        &config,
+        captures,
+        hello.knock.indices(),
+        &dropped,
+        look,
+        &intake,
+    )?;
     if let Some(sockets) = access {
         let intake = intake.clone();
         access::start(sockets, move |seen| intake.traffic(seen)).map_err(|source| {
@@ -389,6 +401,7 @@ fn start_threads(
     captures: Vec<std::os::fd::OwnedFd>,
     indices: &[u32],
     dropped: &Arc<Dropped>,
+    look: impl Fn() -> Option<TagLook>,
     intake: &Intake,
 ) -> Result<(), StartError> {
     let links = network::links();
@@ -403,7 +416,7 @@ fn start_threads(
             socket,
         };
         let intake = intake.clone();
-        capture::start(source, Arc::clone(dropped), move |captured| {
+        capture::start(source, Arc::clone(dropped), look(), move |captured| {
             intake.knock(captured)
         })
         .map_err(|source| StartError::Thread {

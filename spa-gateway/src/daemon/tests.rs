@@ -72,7 +72,7 @@ impl Town {
             room: Room::new(),
             dropped: Arc::new(Dropped::default()),
             queues: Vec::new(),
-            known_tags: None,
+            known_tags: KnownTags::ours(0),
             late: BTreeMap::new(),
             pending: Pending::default(),
             calls: Calls::new(None),
