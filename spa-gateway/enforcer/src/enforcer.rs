@@ -1,20 +1,21 @@
-//! Performs orders, one after the other, each checked against the limits first.
+//! Performs orders in their order, each checked against the limits first; what opens in a row is opened together, and
+//! peers in a row are put together.
 //!
 //! Invariant: an order that is refused changes nothing, and one that is answered `Done` is done in the
-//! kernel. Only `Forget` is handed on (`forgetter`); everything else is answered before the next is looked at.
+//! kernel. Only `Forget` is handed on (`forgetter`); everything else is answered in its turn.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
-use spa_order::{Answer, Door, Opening, Order, PeerReport, Reason, SecretBytes32, Ttl, What};
+use spa_order::{Answer, Opening, Order, PeerReport, Reason, SecretBytes32, Ttl, What};
 use spa_wireguard::{Interface, Peer, PeerState, Psk, WireguardError};
 
 use crate::forgetter::{Forgetter, ForgetterError};
 use crate::limits::Limits;
 use crate::netlink::Link;
 use crate::nft::{OpenError, Table};
-use crate::route::{Owner, owner};
+use crate::route::{Owner, owners};
 use crate::say::say;
 use crate::watch::Changed;
 
@@ -63,8 +64,66 @@ impl From<Reason> for Failure {
     }
 }
 
+impl Failure {
+    fn answer(self) -> Result<Answer, Fatal> {
+        match self {
+            Self::Refused(reason) => Ok(Answer::Refused(reason)),
+            Self::Failed(answer) => Ok(answer),
+            Self::Fatal(fatal) => Err(fatal),
+        }
+    }
+}
+
 /// The answers to one order; none when they come later.
 type Answers = Vec<Answer>;
+
+/// Which orders in a row are performed together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Opening,
+    Peer,
+    Other,
+}
+
+impl Kind {
+    const fn of(order: &Order) -> Self {
+        match order {
+            Order::Flow { .. } | Order::Door { .. } => Self::Opening,
+            Order::Peer { .. } => Self::Peer,
+            Order::Key { .. }
+            | Order::Psk { .. }
+            | Order::RemovePeer { .. }
+            | Order::ReadPeer { .. }
+            | Order::ListPeers
+            | Order::CloseFlow { .. }
+            | Order::CloseDoor { .. }
+            | Order::Forget { .. }
+            | Order::ListOpenings
+            | Order::CountConnections => Self::Other,
+        }
+    }
+}
+
+/// A peer there is room for.
+struct NewPeer<'a> {
+    key: [u8; 32],
+    psk: &'a SecretBytes32,
+    allowed: Vec<(IpAddr, u8)>,
+    /// It replaces one of this key.
+    replaces: bool,
+}
+
+impl NewPeer<'_> {
+    fn wanted(&self) -> Peer<'_> {
+        Peer {
+            key: self.key,
+            psk: Psk::from(*self.psk.expose()),
+            allowed: &self.allowed,
+            endpoint: None,
+            keepalive: None,
+        }
+    }
+}
 
 impl Enforcer {
     /// Puts it together. Peers of an adopted interface count from the start.
@@ -106,6 +165,74 @@ impl Enforcer {
         &mut self.table
     }
 
+    /// Performs orders that came together and answers each in its turn.
+    ///
+    /// # Errors
+    /// [`Fatal`], and only that: everything else is an answer. Inside, whatever `answer` fails with.
+    pub fn perform_all<E>(
+        &mut self,
+        orders: &[(u64, Order)],
+        mut answer: impl FnMut(u64, &Answer) -> Result<(), E>,
+    ) -> Result<Result<(), E>, Fatal> {
+        for row in orders.chunk_by(|(_, one), (_, next)| Kind::of(one) == Kind::of(next)) {
+            let answers = match row {
+                [] => Vec::new(),
+                [(_, first), ..] => match Kind::of(first) {
+                    Kind::Opening => self.in_a_row(row, Self::open_all)?,
+                    Kind::Peer => self.in_a_row(row, Self::put_peers)?,
+                    Kind::Other => {
+                        for (seq, order) in row {
+                            for given in self.perform(*seq, order)? {
+                                if let Err(error) = answer(*seq, &given) {
+                                    return Ok(Err(error));
+                                }
+                            }
+                        }
+                        Vec::new()
+                    }
+                },
+            };
+            for ((seq, _), given) in row.iter().zip(answers) {
+                if let Err(error) = answer(*seq, &given) {
+                    return Ok(Err(error));
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Performs orders of one kind together, as far as they hold to the limits, and gives an answer to each.
+    fn in_a_row(
+        &mut self,
+        row: &[(u64, Order)],
+        together: impl FnOnce(&mut Self, &[&Order]) -> Vec<Result<(), Failure>>,
+    ) -> Result<Vec<Answer>, Fatal> {
+        for (_, order) in row {
+            spa_failpoint::reach("enforcer", "before", order.name());
+        }
+        let checked: Vec<_> = row
+            .iter()
+            .map(|(_, order)| self.limits.check(order).map(|()| order))
+            .collect();
+        let allowed: Vec<&Order> = checked.iter().flatten().copied().collect();
+        let mut outcomes = together(self, &allowed).into_iter();
+        let mut answers = Vec::with_capacity(row.len());
+        for ((_, order), checked) in row.iter().zip(checked) {
+            let outcome = match checked {
+                Ok(_) => outcomes
+                    .next()
+                    .expect("an outcome for each that was allowed"),
+                Err(reason) => Err(Failure::Refused(reason)),
+            };
+            spa_failpoint::reach("enforcer", "after", order.name());
+            answers.push(match outcome {
+                Ok(()) => Answer::Done,
+                Err(failure) => failure.answer()?,
+            });
+        }
+        Ok(answers)
+    }
+
     /// Performs one order.
     ///
     /// # Errors
@@ -117,29 +244,13 @@ impl Enforcer {
             Err(reason) => Err(Failure::Refused(reason)),
         };
         spa_failpoint::reach("enforcer", "after", order.name());
-        match outcome {
-            Ok(answers) => Ok(answers),
-            Err(Failure::Refused(reason)) => Ok(vec![Answer::Refused(reason)]),
-            Err(Failure::Failed(answer)) => Ok(vec![answer]),
-            Err(Failure::Fatal(fatal)) => Err(fatal),
-        }
+        outcome.or_else(|failure| Ok(vec![failure.answer()?]))
     }
 
     fn perform_checked(&mut self, seq: u64, order: &Order) -> Result<Answers, Failure> {
         match order {
             Order::Key { private } => self.set_key(private)?,
-            Order::Peer {
-                key,
-                psk,
-                tunnel4,
-                tunnel6,
-            } => {
-                let addresses = tunnel4
-                    .map(IpAddr::V4)
-                    .into_iter()
-                    .chain(tunnel6.map(IpAddr::V6));
-                self.put_peer(key, psk, addresses)?;
-            }
+            Order::Peer { .. } => first_of(self.put_peers(&[order]))?,
             Order::Psk { key, psk } => {
                 if !self.peers.contains(key) {
                     return Err(Failure::Refused(Reason::PeerMissing));
@@ -161,11 +272,7 @@ impl Enforcer {
                 let peers = self.wireguard.peers().map_err(wireguard_failed)?;
                 return Ok(peers.iter().map(report).chain([Answer::End]).collect());
             }
-            Order::Flow { flow, ttl } => self.open(&Opening::Flow(*flow), *ttl)?,
-            Order::Door { door, ttl } => {
-                self.check_source(door)?;
-                self.open(&Opening::Door(*door), *ttl)?;
-            }
+            Order::Flow { .. } | Order::Door { .. } => first_of(self.open_all(&[order]))?,
             Order::CloseFlow { flow } => self.close(&Opening::Flow(*flow))?,
             Order::CloseDoor { door } => self.close(&Opening::Door(*door))?,
             Order::Forget { tunnel } => {
@@ -200,51 +307,84 @@ impl Enforcer {
         Ok(())
     }
 
-    fn put_peer(
-        &mut self,
-        key: &[u8; 32],
-        psk: &SecretBytes32,
-        addresses: impl Iterator<Item = IpAddr>,
-    ) -> Result<(), Failure> {
+    fn put_peers(&mut self, orders: &[&Order]) -> Vec<Result<(), Failure>> {
+        let room: Vec<_> = orders.iter().map(|order| self.make_room(order)).collect();
+        let wanted: Vec<Peer<'_>> = room.iter().flatten().map(NewPeer::wanted).collect();
+        let mut put = self.wireguard.put_peers(&wanted).into_iter();
+        let outcome = |room: Result<NewPeer<'_>, Failure>| {
+            let peer = room?;
+            let put = put.next().expect("an outcome for each that was put");
+            put.map_err(|error| {
+                if !peer.replaces {
+                    self.peers.remove(&peer.key);
+                }
+                wireguard_failed(error)
+            })
+        };
+        room.into_iter().map(outcome).collect()
+    }
+
+    /// Takes a place among the peers; whoever does not come to be gives it back.
+    fn make_room<'a>(&mut self, order: &'a Order) -> Result<NewPeer<'a>, Failure> {
+        let Order::Peer {
+            key,
+            psk,
+            tunnel4,
+            tunnel6,
+        } = order
+        else {
+            return Err(Failure::Refused(Reason::PeerMissing));
+        };
         if self.key == Key::Missing {
             return Err(Failure::Refused(Reason::KeyMissing));
         }
-        if !self.peers.contains(key) && self.peers.len() >= self.max_peers {
+        let replaces = self.peers.contains(key);
+        if !replaces && self.peers.len() >= self.max_peers {
             return Err(Failure::Refused(Reason::PeersFull));
         }
-        let host = |address: IpAddr| (address, if address.is_ipv4() { 32 } else { 128 });
-        let allowed: Vec<_> = addresses.map(host).collect();
-        let psk = Psk::from(*psk.expose());
-        let peer = Peer {
+        self.peers.insert(*key);
+        let v4 = tunnel4.map(|address| (IpAddr::V4(address), 32));
+        let v6 = tunnel6.map(|address| (IpAddr::V6(address), 128));
+        Ok(NewPeer {
             key: *key,
             psk,
-            allowed: &allowed,
-            endpoint: None,
-            keepalive: None,
-        };
-        self.wireguard.put_peer(&peer).map_err(wireguard_failed)?;
-        self.peers.insert(*key);
-        Ok(())
-    }
-
-    fn check_source(&mut self, door: &Door) -> Result<(), Failure> {
-        // Allowed by the limits only where `lo` is a knock interface.
-        if door.source.is_loopback() {
-            return Ok(());
-        }
-        match owner(&mut self.routes, door.source) {
-            Ok(Owner::Elsewhere) => Ok(()),
-            Ok(Owner::NotAHost) => Err(Failure::Refused(Reason::SourceForbidden)),
-            Err(error) => Err(table_failed(error)),
-        }
-    }
-
-    fn open(&mut self, opening: &Opening, ttl: Ttl) -> Result<(), Failure> {
-        self.table.open(opening, ttl).map_err(|error| match error {
-            OpenError::Full => Failure::Refused(Reason::OpeningsFull),
-            OpenError::Kernel(source) => table_failed(source),
-            OpenError::ReadBack => Failure::Failed(failed(What::ReadBack, None, &error)),
+            allowed: v4.into_iter().chain(v6).collect(),
+            replaces,
         })
+    }
+
+    /// Opens flows and doors, the doors of those sources alone that are somewhere else.
+    fn open_all(&mut self, orders: &[&Order]) -> Vec<Result<(), Failure>> {
+        let sources = orders.iter().filter_map(|order| match order {
+            // Allowed by the limits only where `lo` is a knock interface.
+            Order::Door { door, .. } if !door.source.is_loopback() => Some(door.source),
+            _ => None,
+        });
+        let sources: BTreeSet<IpAddr> = sources.collect();
+        let owners = owners(&mut self.routes, &sources);
+        let wanted: Vec<Result<(Opening, Ttl), Failure>> = orders
+            .iter()
+            .map(|order| match order {
+                Order::Door { door, ttl } => {
+                    let owner = owners.as_ref().map(|owners| owners.get(&door.source));
+                    match owner {
+                        Ok(Some(Owner::Elsewhere) | None) => Ok((Opening::Door(*door), *ttl)),
+                        Ok(Some(Owner::NotAHost)) => Err(Failure::Refused(Reason::SourceForbidden)),
+                        Err(error) => Err(failed_of(error)),
+                    }
+                }
+                Order::Flow { flow, ttl } => Ok((Opening::Flow(*flow), *ttl)),
+                _ => Err(Failure::Refused(Reason::SourceForbidden)),
+            })
+            .collect();
+        let possible: Vec<(Opening, Ttl)> = wanted.iter().flatten().copied().collect();
+        let mut opened = self.table.open_all(&possible).into_iter();
+        let outcome = |wanted: Result<(Opening, Ttl), Failure>| {
+            wanted?;
+            let opened = opened.next().expect("an outcome for each that was wanted");
+            opened.map_err(not_opened)
+        };
+        wanted.into_iter().map(outcome).collect()
     }
 
     fn close(&mut self, opening: &Opening) -> Result<(), Failure> {
@@ -252,8 +392,25 @@ impl Enforcer {
     }
 }
 
+/// The outcome of a row of one.
+fn first_of(row: Vec<Result<(), Failure>>) -> Result<(), Failure> {
+    row.into_iter().collect()
+}
+
+fn not_opened(error: OpenError) -> Failure {
+    match error {
+        OpenError::Full => Failure::Refused(Reason::OpeningsFull),
+        OpenError::Kernel(source) => table_failed(source),
+        OpenError::ReadBack => Failure::Failed(failed(What::ReadBack, None, &error)),
+    }
+}
+
 fn table_failed(error: io::Error) -> Failure {
-    Failure::Failed(failed(What::Table, error.raw_os_error(), &error))
+    failed_of(&error)
+}
+
+fn failed_of(error: &io::Error) -> Failure {
+    Failure::Failed(failed(What::Table, error.raw_os_error(), error))
 }
 
 fn wireguard_failed(error: WireguardError) -> Failure {

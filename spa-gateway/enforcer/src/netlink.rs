@@ -33,6 +33,10 @@ const RECEIVE_LEN: usize = 1 << 16;
 const HEAR_LEN: usize = 4 << 20;
 /// Room for a batch of a few thousand elements, bytes.
 const SEND_LEN: usize = 4 << 20;
+/// Room for the answers to [`MOST_QUESTIONS`] questions with the kernel's bookkeeping, some 8 kB each at most, bytes.
+const ANSWERS_LEN: usize = 1 << 20;
+/// How many questions are asked at once at most.
+pub const MOST_QUESTIONS: usize = 64;
 /// The kernel answers before `send` returns. Waiting at all means that it lost an answer for want of memory.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -66,6 +70,7 @@ impl Link {
         set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
         // Only large batches need it, and only root may: a refusal shows when such a batch is sent.
         let _ = set_socket_send_buffer_size_force(&socket, SEND_LEN);
+        let _ = set_socket_recv_buffer_size_force(&socket, ANSWERS_LEN);
         Ok(Self {
             socket,
             received: vec![0; RECEIVE_LEN],
@@ -103,8 +108,52 @@ impl Link {
         self.exchange(&request.into_bytes(seq), seq, 1, each)
     }
 
-    /// Sends bytes that hold `count` messages to be acknowledged, numbered from `first`; an error may also
-    /// carry the number before `first`, the head of a batch.
+    /// Asks questions in one call and gives each answer with the place of its question; what the kernel does not have
+    /// is not answered. At most [`MOST_QUESTIONS`] at once; none of them wants an acknowledgement.
+    ///
+    /// # Errors
+    /// The first other errno of the kernel, or that it fell silent.
+    pub fn gather(
+        &mut self,
+        questions: &Questions,
+        first: u32,
+        mut each: impl FnMut(usize, &[u8]),
+    ) -> io::Result<()> {
+        rustix::net::send(&self.socket, &questions.bytes, SendFlags::empty())?;
+        let mut waiting = questions.count;
+        let mut outcome = Ok(());
+        while waiting > 0 {
+            let received =
+                match rustix::net::recv(&self.socket, &mut self.received[..], RecvFlags::empty()) {
+                    Ok((received, _)) => received,
+                    Err(rustix::io::Errno::INTR) => continue,
+                    Err(error) => return outcome.and(Err(error.into())),
+                };
+            for message in messages(self.received.get(..received).unwrap_or_default()) {
+                let place = message.seq.wrapping_sub(first);
+                if place >= questions.count {
+                    continue;
+                }
+                // One answer each: an element, a route, or an error.
+                waiting = waiting.saturating_sub(1);
+                let place = usize::try_from(place).unwrap_or(usize::MAX);
+                match message.kind {
+                    NLMSG_ERROR => match error_code(message.payload) {
+                        0 | libc::ENOENT | libc::ENETUNREACH | libc::EHOSTUNREACH => {}
+                        code if outcome.is_ok() => {
+                            outcome = Err(io::Error::from_raw_os_error(code));
+                        }
+                        _ => {}
+                    },
+                    _ => each(place, message.payload),
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Sends bytes that hold `count` messages, numbered from `first`, of which the last is to be acknowledged; an error
+    /// may also carry the number before `first`, the head of a batch.
     ///
     /// # Errors
     /// The first errno of the kernel, or that it fell silent.
@@ -116,7 +165,7 @@ impl Link {
         mut each: impl FnMut(u16, &[u8]),
     ) -> io::Result<()> {
         rustix::net::send(&self.socket, bytes, SendFlags::empty())?;
-        let mut waiting = count;
+        let mut waiting: u32 = 1;
         let mut outcome = Ok(());
         while waiting > 0 {
             let flags = if outcome.is_ok() {
@@ -148,6 +197,36 @@ impl Link {
             }
         }
         outcome
+    }
+}
+
+/// Questions that go to the kernel in one call.
+#[derive(Debug, Default)]
+pub struct Questions {
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+impl Questions {
+    /// Adds one, as `write` appends it; its acknowledgement is not wanted, since every question has an answer.
+    pub fn ask(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let at = self.bytes.len();
+        write(&mut self.bytes);
+        without_ack(&mut self.bytes, at);
+        self.count += 1;
+    }
+}
+
+/// Has the message at `at` not be acknowledged.
+pub fn without_ack(bytes: &mut [u8], at: usize) {
+    /// Where the flags are in the header, and `NLM_F_ACK`.
+    const FLAGS_AT: usize = 6;
+    const ACK: u16 = 0x004;
+    let flags = bytes
+        .get_mut(at + FLAGS_AT..)
+        .and_then(|rest| rest.first_chunk_mut());
+    if let Some(flags) = flags {
+        *flags = (u16::from_ne_bytes(*flags) & !ACK).to_ne_bytes();
     }
 }
 

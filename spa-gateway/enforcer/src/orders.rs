@@ -77,13 +77,25 @@ impl Orders {
     /// # Errors
     /// See [`LinkError`].
     pub fn next(&self) -> Result<Option<(u64, Order)>, LinkError> {
+        self.receive(RecvFlags::empty())
+    }
+
+    /// Takes the next order if there is one already; a daemon that has closed its end shows at [`next`](Self::next).
+    ///
+    /// # Errors
+    /// See [`LinkError`].
+    pub fn another(&self) -> Result<Option<(u64, Order)>, LinkError> {
+        self.receive(RecvFlags::DONTWAIT)
+    }
+
+    fn receive(&self, flags: RecvFlags) -> Result<Option<(u64, Order)>, LinkError> {
         // One byte more than an order, so that a longer message shows.
         let mut bytes = Zeroizing::new([0; ORDER_LEN + 1]);
         let received = loop {
-            match rustix::net::recv(&self.socket, &mut bytes[..], RecvFlags::TRUNC) {
+            match rustix::net::recv(&self.socket, &mut bytes[..], flags | RecvFlags::TRUNC) {
                 Ok((_, received)) => break received,
                 Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::CONNRESET) => return Ok(None),
                 Err(error) => return Err(LinkError::Socket(error.into())),
             }
         };

@@ -1,13 +1,13 @@
 //! Whose address is it? The kernel's routing table knows at this moment; a list made at start would not.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
-use crate::netlink::{Link, REQUEST_ACK, Request};
+use crate::netlink::{Link, MOST_QUESTIONS, Questions, REQUEST_ACK, Request};
 
 // include/uapi/linux/rtnetlink.h
 const RTM_GETROUTE: u16 = 26;
-const RTM_NEWROUTE: u16 = 24;
 const RTA_DST: u16 = 1;
 const RTN_UNICAST: u8 = 1;
 /// Where `rtm_type` is in `struct rtmsg`.
@@ -22,38 +22,44 @@ pub enum Owner {
     NotAHost,
 }
 
-/// Asks the kernel.
+/// Asks the kernel, for all of them in one call.
 ///
 /// # Errors
 /// The kernel's silence.
-pub fn owner(link: &mut Link, address: IpAddr) -> io::Result<Owner> {
+pub fn owners(
+    link: &mut Link,
+    addresses: &BTreeSet<IpAddr>,
+) -> io::Result<BTreeMap<IpAddr, Owner>> {
+    // No route at all: not ours, at least.
+    let mut owners: BTreeMap<_, _> = addresses
+        .iter()
+        .map(|address| (*address, Owner::Elsewhere))
+        .collect();
+    let all: Vec<IpAddr> = addresses.iter().copied().collect();
+    for some in all.chunks(MOST_QUESTIONS) {
+        let first = link.reserve(u32::try_from(some.len()).unwrap_or(u32::MAX));
+        let mut questions = Questions::default();
+        for (seq, address) in (first..).zip(some) {
+            questions.ask(|bytes| bytes.extend(question(*address).into_bytes(seq)));
+        }
+        link.gather(&questions, first, |place, route| {
+            let unicast = route.get(TYPE_AT) == Some(&RTN_UNICAST);
+            if let (false, Some(address)) = (unicast, some.get(place)) {
+                owners.insert(*address, Owner::NotAHost);
+            }
+        })?;
+    }
+    Ok(owners)
+}
+
+fn question(address: IpAddr) -> Request {
     let (family, octets) = match address {
         IpAddr::V4(v4) => (2, v4.octets().to_vec()),
         IpAddr::V6(v6) => (10, v6.octets().to_vec()),
     };
     let bits = if address.is_ipv4() { 32 } else { 128 };
     let header = [family, bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let request = Request::new(RTM_GETROUTE, REQUEST_ACK, &header).attribute(RTA_DST, &octets);
-    let mut owner = Owner::Elsewhere;
-    let asked = link.ask(request, |kind, payload| {
-        let unicast = payload.get(TYPE_AT) == Some(&RTN_UNICAST);
-        if kind == RTM_NEWROUTE && !unicast {
-            owner = Owner::NotAHost;
-        }
-    });
-    match asked {
-        // No route at all: not ours, at least.
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::ENETUNREACH | libc::EHOSTUNREACH)
-            ) =>
-        {
-            Ok(Owner::Elsewhere)
-        }
-        Err(error) => Err(error),
-        Ok(()) => Ok(owner),
-    }
+    Request::new(RTM_GETROUTE, REQUEST_ACK, &header).attribute(RTA_DST, &octets)
 }
 
 #[cfg(test)]
@@ -61,9 +67,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loopback_is_ours() {
+    fn the_loopback_is_ours_and_a_stranger_is_not() {
         let mut link = Link::route().expect("netlink socket");
-        let ours = owner(&mut link, "127.0.0.1".parse().expect("address"));
-        assert_eq!(ours.expect("the kernel answers"), Owner::NotAHost);
+        let [ours, theirs] =
+            ["127.0.0.1", "198.51.100.77"].map(|text| text.parse().expect("address"));
+        let asked = owners(&mut link, &[ours, theirs].into()).expect("the kernel answers");
+        assert_eq!(asked.get(&ours), Some(&Owner::NotAHost));
+        assert_eq!(asked.get(&theirs), Some(&Owner::Elsewhere));
+        // The socket is fit for the next question.
+        let again = owners(&mut link, &[ours].into()).expect("the kernel answers");
+        assert_eq!(again.get(&ours), Some(&Owner::NotAHost));
     }
 }

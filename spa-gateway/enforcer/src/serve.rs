@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use spa_order::{Backend, Hello};
+use spa_order::{Backend, Hello, Order};
 use spa_wireguard::{Interface, WireguardError};
 
 use crate::conntrack::Conntrack;
@@ -29,6 +29,9 @@ use crate::watch::Watch;
 
 /// Bytes of an IP packet inside the tunnel: 1500 less 80 for IPv6, UDP and WireGuard around it.
 const TUNNEL_MTU: u32 = 1420;
+
+/// How many orders are looked at together: as many as the daemon has on their way at once.
+const TOGETHER: usize = 64;
 
 /// Why the enforcer cannot start or go on; one line each.
 #[derive(Debug, thiserror::Error)]
@@ -202,18 +205,29 @@ fn take_orders(
             enforcer.wireguard().check().map_err(Fatal::Wireguard)?;
         }
         if ready.order {
-            let Some((seq, order)) = orders.next()? else {
+            let Some(first) = orders.next()? else {
                 return Ok(());
             };
-            for answer in enforcer.perform(seq, &order)? {
-                orders.answer(seq, &answer)?;
-            }
+            let together = take_more(orders, first)?;
+            enforcer.perform_all(&together, |seq, answer| orders.answer(seq, answer))??;
         }
         // Behind the answer: our own change of the table is heard too, and nobody waits for this look at it.
         if ready.change {
             watch.look(enforcer.table()).map_err(Fatal::Changed)?;
         }
     }
+}
+
+/// Takes what came with the first order, in its order.
+fn take_more(orders: &Orders, first: (u64, Order)) -> Result<Vec<(u64, Order)>, LinkError> {
+    let mut together = Vec::with_capacity(TOGETHER);
+    together.push(first);
+    while together.len() < TOGETHER
+        && let Some(order) = orders.another()?
+    {
+        together.push(order);
+    }
+    Ok(together)
 }
 
 /// What has something for us.

@@ -25,6 +25,9 @@ use crate::tun;
 /// How long an answer may take. Measured: below 1 ms; a machine that swaps may take its time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How many requests are on their way at once: some 1.5 kB each with the kernel's bookkeeping, a quarter of what a socket holds.
+const ON_THEIR_WAY: usize = 32;
+
 /// A running `spa-tunnel`.
 #[derive(Debug)]
 pub struct Tunnel {
@@ -75,10 +78,26 @@ impl Tunnel {
 
     /// Adds or replaces a peer.
     pub fn put_peer(&mut self, peer: &Peer<'_>) -> Result<(), WireguardError> {
-        self.perform(&Request::Put(Peer {
-            psk: Psk::from(*peer.psk.expose()),
-            ..*peer
-        }))
+        self.perform(&put(peer))
+    }
+
+    /// Adds or replaces many that pass `check`: some are on their way at once, so that the process is woken once for them.
+    pub fn put_peers(
+        &mut self,
+        peers: &[Peer<'_>],
+        check: fn(&Peer<'_>) -> Result<(), WireguardError>,
+    ) -> Vec<Result<(), WireguardError>> {
+        let mut outcomes = Vec::with_capacity(peers.len());
+        for some in peers.chunks(ON_THEIR_WAY) {
+            let sent: Vec<_> = some
+                .iter()
+                .map(|peer| check(peer).and_then(|()| self.send(&put(peer))))
+                .collect();
+            for sent in sent {
+                outcomes.push(sent.and_then(|()| self.done()));
+            }
+        }
+        outcomes
     }
 
     /// Gives a peer that is there another preshared key for its next handshake.
@@ -165,6 +184,10 @@ impl Tunnel {
 
     fn perform(&mut self, request: &Request<'_>) -> Result<(), WireguardError> {
         self.send(request)?;
+        self.done()
+    }
+
+    fn done(&mut self) -> Result<(), WireguardError> {
         match self.answer()? {
             Answer::Done => Ok(()),
             other => Err(other.into()),
@@ -176,7 +199,7 @@ impl Tunnel {
             return Err(WireguardError::TunnelSilent);
         }
         let bytes = request.encode()?;
-        // One request is on its way at a time, so there is always room.
+        // At most ON_THEIR_WAY are, so there is always room.
         match rustix::net::send(
             &self.socket,
             bytes.as_slice(),
@@ -188,6 +211,9 @@ impl Tunnel {
     }
 
     fn answer(&mut self) -> Result<Answer, WireguardError> {
+        if self.silent {
+            return Err(WireguardError::TunnelSilent);
+        }
         match self.wait_for(PollFlags::IN, PATIENCE)? {
             Seen::Readable => {}
             Seen::HungUp => return Err(self.ended()),
@@ -280,6 +306,14 @@ enum Seen {
     Nothing,
     Readable,
     HungUp,
+}
+
+/// The request; the preshared key is in one more place until it is sent.
+fn put<'a>(peer: &Peer<'a>) -> Request<'a> {
+    Request::Put(Peer {
+        psk: Psk::from(*peer.psk.expose()),
+        ..*peer
+    })
 }
 
 fn command(plan: &Plan<'_>, socket: OwnedFd) -> Command {

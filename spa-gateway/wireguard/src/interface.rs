@@ -119,17 +119,21 @@ impl Interface {
     /// Too many networks, a prefix too long, the kernel's refusal, or the end of `spa-tunnel`. The embedded
     /// WireGuard refuses with `EINVAL` a peer put before [`set_private_key`](Self::set_private_key).
     pub fn put_peer(&mut self, peer: &Peer<'_>) -> Result<(), WireguardError> {
-        if peer.allowed.len() > MAX_ALLOWED {
-            return Err(WireguardError::TooManyNetworks {
-                count: peer.allowed.len(),
-            });
-        }
-        peer.allowed
-            .iter()
-            .try_for_each(|&network| link::check_prefix(network))?;
+        check_networks(peer)?;
         match &mut self.engine {
             Engine::Kernel(wireguard) => wireguard.put_peer(peer),
             Engine::Embedded(tunnel) => tunnel.put_peer(peer),
+        }
+    }
+
+    /// Puts many peers, as [`put_peer`](Self::put_peer) does each; the outcomes are in their order, one for each.
+    pub fn put_peers(&mut self, peers: &[Peer<'_>]) -> Vec<Result<(), WireguardError>> {
+        match &mut self.engine {
+            Engine::Kernel(wireguard) => peers
+                .iter()
+                .map(|peer| check_networks(peer).and_then(|()| wireguard.put_peer(peer)))
+                .collect(),
+            Engine::Embedded(tunnel) => tunnel.put_peers(peers, check_networks),
         }
     }
 
@@ -266,6 +270,15 @@ impl Interface {
         self.links
             .bring_up(&self.name, self.index, plan.mtu, plan.listen_port)
     }
+}
+
+fn check_networks(peer: &Peer<'_>) -> Result<(), WireguardError> {
+    if peer.allowed.len() > MAX_ALLOWED {
+        let count = peer.allowed.len();
+        return Err(WireguardError::TooManyNetworks { count });
+    }
+    let mut networks = peer.allowed.iter();
+    networks.try_for_each(|&network| link::check_prefix(network))
 }
 
 impl AsFd for Interface {

@@ -2,7 +2,8 @@
 //!
 //! `message` is all that is said to nf_tables; `table`, `rules`, `tunnel` and `words` are the ruleset as data;
 //! `element` is how doors and flows are written as set elements; `openings` opens, closes, reads back and lists
-//! them; `told` reads what the access log was told; `foreign` looks at the tables of others and never changes one. `libnftnl` writes messages on plain Linux,
+//! them, `together` opens many at once; `told` reads what the access log was told; `foreign` looks at the tables of
+//! others and never changes one. `libnftnl` writes messages on plain Linux,
 //! `plain` in static programs and where the feature `plain-netlink` asks for it.
 
 mod element;
@@ -17,6 +18,7 @@ mod plain;
 mod rules;
 mod sets;
 mod table;
+mod together;
 mod told;
 mod tunnel;
 mod words;

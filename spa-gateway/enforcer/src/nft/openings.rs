@@ -37,8 +37,8 @@ pub enum OpenError {
 
 /// The table `inet spa`.
 pub struct Table {
-    link: Link,
-    writer: Chosen,
+    pub(super) link: Link,
+    pub(super) writer: Chosen,
     predecessor: Predecessor,
     plan: Plan,
     /// The kernel's number for it.
@@ -328,7 +328,7 @@ fn content_sets(content: super::sets::Content, family: super::sets::Family) -> V
 }
 
 /// The element without its timeout, as the kernel wants it for looking and deleting.
-fn bare(key: &Key) -> Element {
+pub(super) fn bare(key: &Key) -> Element {
     Element {
         key: key.first.clone(),
         key_end: key.last.clone(),
@@ -346,8 +346,8 @@ fn overlapped(error: &io::Error, wanted: &Element) -> bool {
 }
 
 /// An element as the kernel shows it.
-struct Found {
-    key: Key,
+pub(super) struct Found {
+    pub(super) key: Key,
     timeout_ms: Option<u64>,
     expires_ms: Option<u64>,
     packets: u64,
@@ -355,7 +355,7 @@ struct Found {
 }
 
 impl Found {
-    fn has_timeout(&self, ttl: Ttl) -> bool {
+    pub(super) fn has_timeout(&self, ttl: Ttl) -> bool {
         let ordered = u64::from(ttl.as_millis());
         let near = self
             .timeout_ms
@@ -391,7 +391,7 @@ const NFTA_COUNTER_PACKETS: u16 = 2;
 const NFGEN_LEN: usize = 4;
 
 /// The elements in one answer.
-fn elements(payload: &[u8]) -> impl Iterator<Item = Found> {
+pub(super) fn elements(payload: &[u8]) -> impl Iterator<Item = Found> {
     let list = payload.get(NFGEN_LEN..).unwrap_or_default();
     let list = attribute(list, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
     attributes(list).filter_map(|(_, element)| found(element))

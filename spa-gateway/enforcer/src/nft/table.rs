@@ -14,7 +14,7 @@ use super::message::{
 };
 use super::rules;
 use super::sets::{Family, SETS, keep_open_shape, knock_shape};
-use crate::netlink::{Link, REQUEST_ACK, Request, attribute, be64};
+use crate::netlink::{Link, REQUEST_ACK, Request, attribute, be64, without_ack};
 
 /// Below `filter` (0): a foreign table's "established, accept" comes after us.
 pub const PRIORITY: i32 = -10;
@@ -286,6 +286,8 @@ pub struct Batch<'a> {
     bytes: Vec<u8>,
     /// How many there are.
     count: u32,
+    /// Where the last one begins.
+    last: Option<usize>,
 }
 
 impl<'a> Batch<'a> {
@@ -297,12 +299,16 @@ impl<'a> Batch<'a> {
             writer,
             bytes,
             count: 0,
+            last: None,
         }
     }
 
-    /// Adds a message.
+    /// Adds a message. Only the last is acknowledged: a batch is done as one, and an error is told whoever asked.
     pub fn push(&mut self, message: &Message<'_>) {
         self.count += 1;
+        if let Some(before) = self.last.replace(self.bytes.len()) {
+            without_ack(&mut self.bytes, before);
+        }
         self.writer.append(&mut self.bytes, message, self.count);
     }
 
