@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod gateway;
+pub mod machines;
 pub mod net;
 pub mod packet;
 pub mod person;

@@ -13,6 +13,7 @@ use crate::disk::Disk;
 use crate::figures::Figures;
 use crate::fleet::{Fleet, hush};
 use crate::notices::{Change, Notices};
+use crate::pictures::PERCENTILES;
 use crate::table::{Budget, Row, Table};
 
 /// How long a door may take before the knock counts as lost.
@@ -77,6 +78,18 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
         )
         .within(Budget::Most(5.0)),
     );
+    // How they spread, for the picture.
+    for percent in PERCENTILES
+        .into_iter()
+        .filter(|percent| ![50, 99].contains(percent))
+    {
+        table.put(Row::new(
+            &format!("knock-to-door-p{percent}"),
+            &format!("  p{percent}"),
+            doors.at(f64::from(percent) / 100.0),
+            "ms",
+        ));
+    }
     table.put(
         Row::new(
             "fsync-p50",

@@ -18,6 +18,7 @@ use crate::Pass;
 use crate::figures::Figures;
 use crate::fleet::random;
 use crate::notices::{Change, Notice, Notices};
+use crate::pictures::PERCENTILES;
 use crate::process;
 use crate::sustained::wait_for;
 use crate::table::Table;
@@ -50,8 +51,10 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
     );
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
     table.beside("memory-idle", NAME, resident as f64 / 1e6);
-    table.beside("knock-to-door-p50", NAME, knock.median());
-    table.beside("knock-to-door-p99", NAME, knock.p99());
+    for percent in PERCENTILES {
+        let time = knock.at(f64::from(percent) / 100.0);
+        table.beside(&format!("knock-to-door-p{percent}"), NAME, time);
+    }
     let opened = fwknop.steady(100, Duration::from_secs(5))?;
     table.beside("knocks-sustained", "fwknop, of 100/s", opened);
     let rates: &[u32] = match pass {

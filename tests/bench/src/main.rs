@@ -15,9 +15,11 @@ mod incumbent;
 mod inside;
 mod machine;
 mod notices;
+mod pictures;
 mod policy;
 mod process;
 mod scanner;
+mod size;
 mod start;
 mod sustained;
 mod table;
@@ -52,7 +54,8 @@ impl Pass {
 type Section = fn(Pass, &mut Table) -> anyhow::Result<()>;
 
 /// In the order of the table.
-const SECTIONS: [(&str, Section); 12] = [
+const SECTIONS: [(&str, Section); 13] = [
+    ("size", size::measure),
     ("accept", accept::measure),
     ("start", start::measure),
     ("thousand", thousand::measure),
@@ -93,9 +96,20 @@ fn main() -> ExitCode {
         begun.elapsed().as_secs_f64(),
         file.display()
     );
-    match table.write(&file) {
-        Ok(()) if table.is_whole() => ExitCode::SUCCESS,
-        Ok(()) => ExitCode::FAILURE,
+    let written = table
+        .write(&file)
+        .and_then(|rows| pictures::draw(&rows, &file));
+    match written {
+        Ok(pictures) => {
+            for picture in pictures {
+                println!("{}", picture.display());
+            }
+            if table.is_whole() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
         Err(error) => {
             eprintln!("bench: {}: {error:#}", file.display());
             ExitCode::FAILURE

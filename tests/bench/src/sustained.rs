@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use spa_tests::gateway::Gateway;
 use spa_tests::net::Namespace;
 use spa_tests::topology::Town;
@@ -30,6 +31,8 @@ struct Outcome {
     took: Duration,
     lags: Figures,
     processor: Duration,
+    /// The enforcer's share of it.
+    enforcer: Duration,
 }
 
 /// Measures it.
@@ -90,9 +93,10 @@ impl Outcome {
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
     fn row(&self, name: &str, what: &str) -> Row {
         let share = 100.0 * self.opened as f64 / self.sent as f64;
-        let processor = self.processor.as_secs_f64() * 1e3 / self.opened.max(1) as f64;
+        let each = |time: Duration| time.as_secs_f64() * 1e3 / self.opened.max(1) as f64;
+        let (processor, enforcer) = (each(self.processor), each(self.enforcer));
         Row::new(name, what, share, "%").within(Budget::Least(100.0)).detail(format!(
-            "{} of {}, {:.0}/s, lag p50 {:.1} p99 {:.0} ms, {processor:.2} ms of processor each",
+            "{} of {}, {:.0}/s, lag p50 {:.1} p99 {:.0} ms, {processor:.2} ms of processor each, {enforcer:.2} of it the enforcer's",
             self.opened,
             self.sent,
             self.per_second(),
@@ -109,14 +113,15 @@ fn offer(
     knocks: Vec<Knock>,
     rate: usize,
 ) -> anyhow::Result<Outcome> {
-    let before = process::gateway_time(gateway)?;
+    let before = (process::gateway_time(gateway)?, enforcer_time(gateway)?);
     let sent = send_at(&town.stranger, &knocks, rate)?;
     let is_door = |change: &Change| change.door().is_some();
     // Not all may come: the limit is no failure.
     let _counted_below = wait_until("every door", LATEST, || {
         (notices.count(is_door) >= knocks.len()).then_some(())
     });
-    let processor = process::gateway_time(gateway)?.saturating_sub(before);
+    let processor = process::gateway_time(gateway)?.saturating_sub(before.0);
+    let enforcer = enforcer_time(gateway)?.saturating_sub(before.1);
     let opened: BTreeMap<SocketAddr, Instant> = notices
         .take()?
         .iter()
@@ -135,7 +140,15 @@ fn offer(
         took: last.saturating_duration_since(first),
         lags,
         processor,
+        enforcer,
     })
+}
+
+fn enforcer_time(gateway: &Gateway) -> anyhow::Result<Duration> {
+    let pid = gateway
+        .process("spa-enforcer")
+        .context("the enforcer runs")?;
+    process::processor_time(pid)
 }
 
 /// Sends knocks at a rate, as fast as one sender can when it is 0, and tells when each left.

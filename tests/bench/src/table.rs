@@ -201,16 +201,17 @@ impl Table {
         }
     }
 
-    /// Writes it.
+    /// Writes it and gives what it wrote.
     ///
     /// # Errors
     /// What the disk refuses.
-    pub fn write(&self, file: &Path) -> anyhow::Result<()> {
+    pub fn write(&self, file: &Path) -> anyhow::Result<Vec<Value>> {
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder)?;
         }
         let rows: Vec<Value> = self.rows.iter().map(Row::json).collect();
         let text = serde_json::to_string_pretty(&rows)?;
-        fs::write(file, text + "\n").context("writing the figures")
+        fs::write(file, text + "\n").context("writing the figures")?;
+        Ok(rows)
     }
 }

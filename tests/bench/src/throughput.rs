@@ -169,17 +169,41 @@ fn set(space: &Namespace, interface: &str, what: &[&str]) -> anyhow::Result<()> 
 /// Mbit/s from the client to the LAN, and back.
 pub fn iperf(town: &Town, seconds: usize) -> anyhow::Result<[f64; 2]> {
     let port = IPERF.to_string();
-    let mut server = town.lan.command("iperf3");
-    server.arg("--forceflush");
-    server.args(["-s", "-B", &address(SERVER).to_string(), "-p", &port]);
-    let mut server = Program::start(&town.logs, "iperf3", &mut server)?;
-    server.wait_for_words("Server listening", READY)?;
     let mut rates = [0.0; 2];
-    for (rate, direction) in rates.iter_mut().zip([&[][..], &["-R"]]) {
-        let seconds = seconds.to_string();
-        let mut args = vec!["-J", "-c", SERVER, "-p", &port, "-t", &seconds, "-O", "1"];
-        args.extend(direction);
-        let said: serde_json::Value = serde_json::from_str(&town.client.output("iperf3", &args)?)?;
+    for (rate, direction) in rates.iter_mut().zip([None, Some("-R")]) {
+        // A server for each: one that has just ended a test may still refuse the next.
+        let mut server = town.lan.command("iperf3");
+        server.args([
+            "--forceflush",
+            "-1",
+            "-s",
+            "-B",
+            &address(SERVER).to_string(),
+            "-p",
+            &port,
+        ]);
+        let mut server = Program::start(&town.logs, "iperf3", &mut server)?;
+        server.wait_for_words("Server listening", READY)?;
+        let mut client = town.client.command("iperf3");
+        client.args([
+            "-J",
+            "-c",
+            SERVER,
+            "-p",
+            &port,
+            "-O",
+            "1",
+            "-t",
+            &seconds.to_string(),
+        ]);
+        client.args(direction);
+        let said = client.output().context("running iperf3")?;
+        // It says what went wrong in its JSON, too.
+        let said: serde_json::Value = serde_json::from_slice(&said.stdout)
+            .with_context(|| format!("iperf3: {}", String::from_utf8_lossy(&said.stderr)))?;
+        if let Some(error) = said["error"].as_str() {
+            anyhow::bail!("iperf3: {error}");
+        }
         let bits = &said["end"]["sum_received"]["bits_per_second"];
         *rate = bits.as_f64().context("iperf3 says how much arrived")? / 1e6;
     }
