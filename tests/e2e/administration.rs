@@ -184,7 +184,9 @@ fn no_process_can_regain_a_privilege() {
                 let has = u64::from_str_radix(&field(set), 16).unwrap();
                 assert_eq!(has & !capabilities, 0, "{name} {set} {has:x}");
             }
-            // With this the bounding set, which only executing something could use, is no way back.
+            // What executing something could give.
+            let bound = u64::from_str_radix(&field("CapBnd:"), 16).unwrap();
+            assert_eq!(bound, 0, "{name} {bound:x}");
             assert_eq!(field("NoNewPrivs:"), "1", "{name}");
             assert_eq!(field("Seccomp:"), "2", "{name}");
         }

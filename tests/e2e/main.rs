@@ -19,3 +19,4 @@ mod kill;
 mod outside;
 mod policy;
 mod refused;
+mod sandbox;

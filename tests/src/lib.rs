@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod gateway;
+#[cfg(target_arch = "x86_64")]
+pub mod inject;
 pub mod machines;
 pub mod net;
 pub mod packet;

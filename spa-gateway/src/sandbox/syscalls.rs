@@ -76,12 +76,11 @@ const PLAIN: &[c_long] = &[
     SYS_munmap,
     SYS_madvise,
     SYS_membarrier,
-    SYS_clone,
+    // Answered by a filter of its own, below.
     SYS_clone3,
     SYS_set_robust_list,
     SYS_rseq,
     SYS_futex,
-    SYS_prctl,
     SYS_sched_yield,
     SYS_sched_getaffinity,
     SYS_getpid,
@@ -127,9 +126,24 @@ const OLDER: &[c_long] = &[libc::SYS_faccessat];
 /// Families a new socket may have: netlink to list our own addresses, unix for signals.
 const FAMILIES: [libc::c_int; 2] = [libc::AF_NETLINK, libc::AF_UNIX];
 
+/// What `clone` may not make: a user namespace has every capability inside (include/uapi/linux/sched.h, `CLONE_NEW…`).
+const NAMESPACES: u64 = 0x7E02_0000;
+/// What `prctl` may do: give a thread its name and read it (include/uapi/linux/prctl.h).
+const OF_PRCTL: [u64; 2] = [15, 16];
+
 /// Applies the allowlist to this thread and those it starts.
 pub(super) fn restrict() -> Result<(), seccompiler::Error> {
+    // First, since the other leaves no way to apply one.
+    seccompiler::apply_filter(&no_clone3()?)?;
     seccompiler::apply_filter(&program()?)
+}
+
+/// The flags of `clone3` are in memory, where no filter looks: there is none, so that the C library takes `clone`.
+fn no_clone3() -> Result<BpfProgram, BackendError> {
+    let none = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+    let rules = BTreeMap::from([(SYS_clone3, Vec::new())]);
+    let arch = std::env::consts::ARCH.try_into()?;
+    SeccompFilter::new(rules, SeccompAction::Allow, none, arch)?.try_into()
 }
 
 fn program() -> Result<BpfProgram, BackendError> {
@@ -150,6 +164,18 @@ fn program() -> Result<BpfProgram, BackendError> {
     for call in [SYS_socket, SYS_socketpair] {
         rules.insert(call, families.clone());
     }
+    let thread = SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Qword,
+        SeccompCmpOp::MaskedEq(NAMESPACES),
+        0,
+    )?;
+    rules.insert(SYS_clone, vec![SeccompRule::new(vec![thread])?]);
+    let of_prctl = OF_PRCTL.iter().map(|of| {
+        let of = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *of)?;
+        SeccompRule::new(vec![of])
+    });
+    rules.insert(SYS_prctl, of_prctl.collect::<Result<_, _>>()?);
     let refuse = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let filter = SeccompFilter::new(
         rules,

@@ -15,6 +15,11 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown,
     SocketFlags, SocketType,
 };
+use rustix::process::{Gid, Uid};
+use rustix::thread::{
+    CapabilitySet, remove_capability_from_bounding_set, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
+};
 
 use crate::WireguardError;
 use crate::link::is;
@@ -326,14 +331,36 @@ fn command(plan: &Plan<'_>, socket: OwnedFd) -> Command {
     // A Ctrl-C is for the owner, who then ends the tunnel in order.
     command.process_group(0);
     spa_failpoint::hand_on(&mut command);
+    let user = (
+        Uid::from_raw(plan.tunnel_uid),
+        Gid::from_raw(plan.tunnel_gid),
+    );
     // Changing to the user one is already would need privileges for nothing.
-    if rustix::process::geteuid().as_raw() != plan.tunnel_uid {
-        command.uid(plan.tunnel_uid);
-    }
-    if rustix::process::getegid().as_raw() != plan.tunnel_gid {
-        command.gid(plan.tunnel_gid);
+    if (rustix::process::geteuid(), rustix::process::getegid()) != user {
+        // SAFETY: between fork and exec, the closure makes system calls and nothing else: no memory, no lock.
+        unsafe {
+            command.pre_exec(move || become_user(user));
+        }
     }
     command
+}
+
+/// Leaves root with every way back: what a program that is executed may have (the bounding set) goes too, which takes
+/// a capability that is gone with the user.
+fn become_user((uid, gid): (Uid, Gid)) -> io::Result<()> {
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        match remove_capability_from_bounding_set(capability) {
+            Ok(()) => {}
+            // One the kernel does not have.
+            Err(Errno::INVAL) => break,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    set_thread_groups(&[])?;
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)?;
+    Ok(())
 }
 
 fn not_started(plan: &Plan<'_>, source: io::Error) -> WireguardError {
