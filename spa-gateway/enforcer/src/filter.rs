@@ -1,8 +1,8 @@
 //! The socket filter in front of the daemon: SPEC §8 step 0, as steps that become a program of the kernel.
 //!
 //! Offsets count from the IP header, since the socket is `SOCK_DGRAM`: the same program serves every kind of
-//! link. Only what was sent to this machine passes; of IPv4 no fragment, of IPv6 no extension header. The same
-//! steps become classic BPF, which every kernel takes, and extended BPF (`known`), which also looks the tag up.
+//! link. Only what was sent to this machine passes; of IPv4 no fragment, of IPv6 no extension header. A frame of a
+//! VLAN belongs to that VLAN's interface, not to the one below it, which sees it too. The same steps become classic BPF, which every kernel takes, and extended BPF (`known`), which also looks the tag up.
 
 mod known;
 #[cfg(test)]
@@ -20,6 +20,11 @@ const WHOLE: u32 = 0x4_0000;
 const ABOUT: u32 = 0xFFFF_F000;
 const ABOUT_PROTOCOL: u32 = ABOUT;
 const ABOUT_PACKET_TYPE: u32 = ABOUT + 4;
+/// Which VLAN it was tagged for, with its priority, and whether it was (`SKF_AD_VLAN_TAG`, `SKF_AD_VLAN_TAG_PRESENT`).
+const ABOUT_TAG: u32 = ABOUT + 44;
+const ABOUT_TAGGED: u32 = ABOUT + 48;
+/// The bits of a tag that number the VLAN (IEEE 802.1Q); 0 is none, only a priority.
+const VLAN: u32 = 0x0FFF;
 /// `PACKET_HOST`: sent to us, by nobody of ours.
 const TO_US: u32 = 0;
 
@@ -113,6 +118,11 @@ fn shape(port: u16) -> Vec<Step> {
     let mut steps = vec![
         Step::Half(ABOUT_PACKET_TYPE),
         Step::Is(TO_US),
+        Step::Half(ABOUT_TAGGED),
+        Step::Unless(1, 3),
+        Step::Half(ABOUT_TAG),
+        Step::And(VLAN),
+        Step::Is(0),
         Step::Half(ABOUT_PROTOCOL),
         Step::Unless(0x0800, behind),
     ];

@@ -43,7 +43,7 @@ pub enum Unfit {
     NotUdp,
     /// A part of a fragmented packet.
     Fragment,
-    /// The UDP checksum is wrong.
+    /// The checksum of the IPv4 header or of UDP is wrong.
     Checksum,
 }
 
@@ -82,6 +82,12 @@ impl<'a> Frame<'a> {
         let total = usize::from(ip.get_total_length());
         if header < IPV4_HEADER {
             return Err(Unfit::Truncated);
+        }
+        // The kernel would look, behind the point at which frames are captured (RFC 1122 §3.2.1.2). Nothing leaves this
+        // one unfinished: every sender makes it in software.
+        let head = frame.get(..header).ok_or(Unfit::Truncated)?;
+        if checksum::add(0, head) != 0xFFFF {
+            return Err(Unfit::Checksum);
         }
         // What lies behind the total length is padding of the link.
         let datagram = frame.get(header..total).ok_or(Unfit::Truncated)?;
@@ -194,6 +200,36 @@ mod tests {
         .expect("same family")
     }
 
+    /// Makes the IPv4 header's checksum right again after a change of it.
+    fn finish(bytes: &mut [u8]) {
+        let header = usize::from(bytes[0] & 0xF) * 4;
+        bytes[10..12].fill(0);
+        let sum = !checksum::add(0, &bytes[..header]);
+        bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+
+    /// The datagram behind `options` of IPv4.
+    fn behind_options(options: &[u8]) -> Vec<u8> {
+        let plain = v4();
+        let words = 5 + options.len() / 4;
+        let total = plain.len() + options.len();
+        let mut bytes = [&plain[..20], options, &plain[20..]].concat();
+        bytes[0] = 0x40 | u8::try_from(words).expect("at most 15");
+        bytes[2..4].copy_from_slice(&u16::try_from(total).expect("short").to_be_bytes());
+        finish(&mut bytes);
+        bytes
+    }
+
+    /// The datagram behind one extension header of eight bytes (RFC 8200 §4.1) of this kind.
+    fn behind_extension(kind: u8) -> Vec<u8> {
+        let plain = v6();
+        let extension = [checksum::UDP, 0, 1, 4, 0, 0, 0, 0];
+        let mut bytes = [&plain[..40], &extension, &plain[40..]].concat();
+        bytes[6] = kind;
+        bytes[4..6].copy_from_slice(&528_u16.to_be_bytes());
+        bytes
+    }
+
     #[test]
     fn a_datagram_comes_out_whole() {
         for bytes in [v4(), v6()] {
@@ -223,13 +259,43 @@ mod tests {
 
     #[test]
     fn options_before_udp_are_skipped() {
-        let plain = v4();
-        let mut bytes = plain[..20].to_vec();
-        bytes[0] = 0x46;
-        bytes[2..4].copy_from_slice(&544_u16.to_be_bytes());
-        bytes.extend([1; 4]);
-        bytes.extend(&plain[20..]);
-        assert_eq!(Frame::parse(&bytes).expect("fit").payload, [0x5A; 512]);
+        let record_route = [7, 7, 4, 0, 0, 0, 0, 0];
+        let router_alert = [0x94, 4, 0, 0];
+        for options in [
+            &[1; 4][..],
+            &record_route,
+            &router_alert,
+            // Sixty bytes of header, as long as one gets.
+            &[1; 40],
+        ] {
+            let bytes = behind_options(options);
+            let frame = Frame::parse(&bytes).expect("fit");
+            assert_eq!(frame.payload, [0x5A; 512]);
+            assert_eq!(frame.destination.port(), 51_820);
+        }
+    }
+
+    /// Neither is a knock behind one: no honest client writes any, and a chain of them is where parsers get lost.
+    #[test]
+    fn extension_headers_are_unfit() {
+        // Hop-by-hop, routing, destination options, authentication, mobility, host identity, shim6, no next header.
+        for kind in [0, 43, 60, 51, 135, 139, 140, 59] {
+            assert_eq!(Frame::parse(&behind_extension(kind)), Err(Unfit::NotUdp));
+        }
+        assert_eq!(Frame::parse(&behind_extension(44)), Err(Unfit::Fragment));
+    }
+
+    #[test]
+    fn a_wrong_checksum_of_the_ipv4_header_is_noticed() {
+        for bytes in [v4(), behind_options(&[1; 8])] {
+            let header = usize::from(bytes[0] & 0xF) * 4;
+            // Every byte that is not a length, a protocol or a part of a fragment, whose own refusals come first.
+            for at in [1, 4, 8, 10, 12, 16, header - 1] {
+                let mut bytes = bytes.clone();
+                bytes[at] ^= 0x80;
+                assert_eq!(Frame::parse(&bytes), Err(Unfit::Checksum), "{at}");
+            }
+        }
     }
 
     #[test]
@@ -296,6 +362,7 @@ mod tests {
         short_header[0] = 0x44;
         let mut total_below_header = v4();
         total_below_header[2..4].copy_from_slice(&19_u16.to_be_bytes());
+        finish(&mut total_below_header);
         let mut udp_long = v4();
         udp_long[24..26].copy_from_slice(&600_u16.to_be_bytes());
         let mut udp_short = v4();

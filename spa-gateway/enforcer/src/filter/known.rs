@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 
 use spa_order::{ALL_PASS, HEADER_WORDS, SLOTS, TagTable};
 
-use super::{ABOUT_PACKET_TYPE, ABOUT_PROTOCOL, Step, WHOLE, shape};
+use super::{ABOUT_PACKET_TYPE, ABOUT_PROTOCOL, ABOUT_TAG, ABOUT_TAGGED, Step, WHOLE, shape};
 use crate::bpf::{self, Instruction};
 
 // Registers. LD_ABS and LD_IND read the packet R6 points to, into R0, and spoil R1 to R5.
@@ -27,6 +27,8 @@ const MAP_VALUE: u8 = 2;
 /// Offsets in `struct __sk_buff`.
 const PACKET_TYPE: i16 = 4;
 const PROTOCOL: i16 = 16;
+const TAGGED: i16 = 20;
+const TAG: i16 = 24;
 /// Bytes of a word.
 const WORD_LEN: usize = size_of::<u32>();
 
@@ -70,6 +72,8 @@ impl Program {
         // linux/bpf.h, linux/bpf_common.h: class | size or operation | mode or source.
         match step {
             Step::Half(ABOUT_PACKET_TYPE) => self.add(0x61, R0, PACKET, PACKET_TYPE, 0),
+            Step::Half(ABOUT_TAGGED) => self.add(0x61, R0, PACKET, TAGGED, 0),
+            Step::Half(ABOUT_TAG) => self.add(0x61, R0, PACKET, TAG, 0),
             Step::Half(ABOUT_PROTOCOL) => {
                 self.add(0x61, R0, PACKET, PROTOCOL, 0);
                 // As it is on the wire: into the machine's order.

@@ -7,17 +7,38 @@ use spa_order::{ALL_PASS, HEADER_WORDS, SLOTS, TagTable};
 
 use super::*;
 
-/// Both programs agree on every shape, and where the table is empty nothing passes.
+/// What the kernel knows of a packet.
+#[derive(Clone, Copy)]
+struct About {
+    protocol: u32,
+    packet_type: u32,
+    /// The tag, if there is one.
+    tag: Option<u32>,
+}
+
+/// Of a frame without a tag.
 fn passes(packet: &[u8], protocol: u32, packet_type: u32) -> bool {
+    passes_tagged(
+        packet,
+        About {
+            protocol,
+            packet_type,
+            tag: None,
+        },
+    )
+}
+
+/// Both programs agree on every shape, and where the table is empty nothing passes.
+fn passes_tagged(packet: &[u8], about: About) -> bool {
     let table = TagTable::for_credentials(0);
     let memory: Vec<Cell<u32>> = vec![Cell::new(0); table.words()];
-    let stranger = passes_known(&memory, packet, protocol, packet_type);
+    let stranger = passes_known(&memory, packet, about);
     assert!(!stranger);
     for first in memory[HEADER_WORDS..].iter().step_by(SLOTS) {
         first.set(ALL_PASS);
     }
-    let known = passes_known(&memory, packet, protocol, packet_type);
-    assert_eq!(known, passes_classic(packet, protocol, packet_type));
+    let known = passes_known(&memory, packet, about);
+    assert_eq!(known, passes_classic(packet, about));
     assert_eq!(
         memory[0].get(),
         u32::from(known),
@@ -27,7 +48,7 @@ fn passes(packet: &[u8], protocol: u32, packet_type: u32) -> bool {
 }
 
 /// Runs the extended program. Addresses are offsets into the table, which is all it may reach.
-fn passes_known(memory: &[Cell<u32>], packet: &[u8], protocol: u32, packet_type: u32) -> bool {
+fn passes_known(memory: &[Cell<u32>], packet: &[u8], about: About) -> bool {
     const CONTEXT: u64 = 1 << 40;
     let table = TagTable::for_credentials(0);
     let program = known_knocks(51_820, table, std::io::stdin());
@@ -92,12 +113,14 @@ fn passes_known(memory: &[Cell<u32>], packet: &[u8], protocol: u32, packet_type:
             }
             0x61 if right == CONTEXT => {
                 registers[to] = match step.offset {
-                    4 => packet_type.into(),
+                    4 => about.packet_type.into(),
                     // As on the wire.
-                    16 => u16::try_from(protocol)
+                    16 => u16::try_from(about.protocol)
                         .expect("an ethertype")
                         .to_be()
                         .into(),
+                    20 => about.tag.is_some().into(),
+                    24 => about.tag.unwrap_or(STALE).into(),
                     other => panic!("offset {other} of the context"),
                 };
             }
@@ -122,7 +145,7 @@ fn passes_known(memory: &[Cell<u32>], packet: &[u8], protocol: u32, packet_type:
 }
 
 /// Runs the classic program; a read past the end drops.
-fn passes_classic(packet: &[u8], protocol: u32, packet_type: u32) -> bool {
+fn passes_classic(packet: &[u8], about: About) -> bool {
     let program = knocks(51_820);
     let (mut a, mut x, mut at) = (0_u32, 0_u32, 0_usize);
     loop {
@@ -130,8 +153,10 @@ fn passes_classic(packet: &[u8], protocol: u32, packet_type: u32) -> bool {
         at += 1;
         let load = |offset: u32, len: usize| -> Option<u32> {
             match offset {
-                ABOUT_PROTOCOL => return Some(protocol),
-                ABOUT_PACKET_TYPE => return Some(packet_type),
+                ABOUT_PROTOCOL => return Some(about.protocol),
+                ABOUT_PACKET_TYPE => return Some(about.packet_type),
+                ABOUT_TAGGED => return Some(about.tag.is_some().into()),
+                ABOUT_TAG => return Some(about.tag.unwrap_or(STALE)),
                 _ => {}
             }
             let offset = usize::try_from(offset).expect("small");
@@ -222,6 +247,8 @@ fn udp(packet: &mut Vec<u8>, payload: usize) {
 
 const V4: u32 = 0x0800;
 const V6: u32 = 0x86DD;
+/// What the kernel may leave behind of a tag it has taken off.
+const STALE: u32 = 0x2007;
 
 #[test]
 fn a_knock_passes_in_either_family() {
@@ -268,6 +295,26 @@ fn another_port_protocol_or_receiver_is_dropped() {
 }
 
 #[test]
+fn a_frame_of_a_vlan_is_not_of_the_interface_below_it() {
+    for (packet, protocol) in [(ipv4(512), V4), (ipv6(512), V6)] {
+        let tagged = |tag| {
+            let about = About {
+                protocol,
+                packet_type: TO_US,
+                tag,
+            };
+            passes_tagged(&packet, about)
+        };
+        for vlan in [1, 7, VLAN, 0xE007] {
+            assert!(!tagged(Some(vlan)), "{vlan}");
+        }
+        // A priority alone, as some providers give it.
+        assert!(tagged(Some(0)) && tagged(Some(0xE000)));
+        assert!(tagged(None));
+    }
+}
+
+#[test]
 fn what_looks_like_wireguard_is_left_to_wireguard() {
     for kind in 1..=4 {
         for (mut packet, protocol, at) in [(ipv4(512), V4, 28), (ipv6(512), V6, 48)] {
@@ -301,11 +348,16 @@ fn only_a_tag_of_the_table_passes() {
             .map(|word| Cell::new(word.load(Ordering::Relaxed)))
             .collect();
         for (mut packet, protocol, at) in [(ipv4(512), V4, 28), (ipv6(512), V6, 48)] {
-            assert!(passes_known(&memory, &packet, protocol, TO_US));
+            let about = About {
+                protocol,
+                packet_type: TO_US,
+                tag: None,
+            };
+            assert!(passes_known(&memory, &packet, about));
             for byte in at..at + 8 {
                 packet[byte] ^= 0x10;
                 let in_bucket_bits = byte < at + 3;
-                let passes = passes_known(&memory, &packet, protocol, TO_US);
+                let passes = passes_known(&memory, &packet, about);
                 // Of the first half only the bits of the bucket are looked at.
                 assert_eq!(passes, in_bucket_bits, "byte {byte}");
                 packet[byte] ^= 0x10;

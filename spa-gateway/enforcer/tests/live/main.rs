@@ -13,3 +13,4 @@ mod patience;
 mod sessions;
 mod sockets;
 mod start;
+mod uplinks;

@@ -14,16 +14,16 @@ use crate::gateway::{CLIENT, Gateway, OUTSIDE, ip};
 use crate::namespace::root;
 use crate::patience::uninterrupted;
 
-const PORT: u16 = 51_820;
+pub const PORT: u16 = 51_820;
 
 /// A datagram of so many bytes; the first are the given ones.
-fn payload(len: usize, first: &[u8]) -> Vec<u8> {
+pub fn payload(len: usize, first: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0xA5; len];
     bytes[..first.len()].copy_from_slice(first);
     bytes
 }
 
-fn from_client(gateway: &Gateway, local: &str) -> UdpSocket {
+pub fn from_client(gateway: &Gateway, local: &str) -> UdpSocket {
     let local: IpAddr = ip(local);
     gateway.client.inside(move || {
         let socket = UdpSocket::bind((local, 0)).expect("an address of the client");
@@ -34,7 +34,7 @@ fn from_client(gateway: &Gateway, local: &str) -> UdpSocket {
     })
 }
 
-fn receive(socket: impl AsFd) -> Vec<u8> {
+pub fn receive(socket: impl AsFd) -> Vec<u8> {
     let mut packet = [0; 2048];
     set_socket_timeout(&socket, Timeout::Recv, Some(Duration::from_secs(10))).expect("a timeout");
     let (received, _) = rustix::io::retry_on_intr(|| {
@@ -45,13 +45,13 @@ fn receive(socket: impl AsFd) -> Vec<u8> {
 }
 
 /// The memory of the tag table, as the daemon has it: mapped without any capability.
-struct Table {
+pub struct Table {
     table: TagTable,
     words: &'static [AtomicU32],
 }
 
 impl Table {
-    fn of(gateway: &Gateway) -> Self {
+    pub fn of(gateway: &Gateway) -> Self {
         let table = gateway.hello.tags.expect("a kernel that looks tags up");
         let memory = gateway.descriptors.last().expect("the table's memory");
         let flags = (
@@ -73,7 +73,8 @@ impl Table {
         self.table.write(self.words, &places);
     }
 
-    fn let_all_pass(&self) {
+    /// As the daemon does where it cannot keep up.
+    pub fn let_all_pass(&self) {
         for first in self.words[HEADER_WORDS..].iter().step_by(SLOTS) {
             first.store(ALL_PASS, Ordering::Release);
         }
@@ -278,7 +279,7 @@ fn bind_again(socket: &impl AsRawFd, index: u32) {
 }
 
 /// Sends 512 bytes back the way a knock came, header and all.
-fn answer(socket: impl AsFd, knock: &[u8]) {
+pub fn answer(socket: impl AsFd, knock: &[u8]) {
     let mut packet = knock.to_vec();
     match knock[0] >> 4 {
         4 => {
