@@ -3,7 +3,8 @@
 //! An accept of ours ends our chain and no other. So every foreign base chain on `input` or `forward` is looked at that
 //! drops by default, or has a rule that drops or rejects whatever comes to it; one whose table has a rule about our port, or
 //! our interface, is silent. A firewall that keeps its own files (ufw, firewalld, Docker) is mended in its own words: what
-//! `nft` puts into its table is gone at its next reload.
+//! `nft` puts into its table is gone at its next reload. And a flowtable takes connections past every table, ours too, so that
+//! what was taken from a session goes on for a while: whoever has one is told to leave the tunnel out.
 
 use std::fmt;
 use std::io;
@@ -58,6 +59,8 @@ pub struct Warning {
 enum Hook {
     Input,
     Forward,
+    /// Past all of them, by a flowtable.
+    Offload,
 }
 
 /// Who writes the rules of a table, which says how they are changed to stay changed.
@@ -80,14 +83,22 @@ impl fmt::Display for Warning {
             keeper,
             plan: (port, tunnel),
         } = self;
-        let what = match hook {
-            Hook::Input => "WireGuard even where a door is open",
-            Hook::Forward => "granted flows",
-        };
-        write!(
-            f,
-            "chain {chain} of table {family} {table} drops what it does not accept and will drop {what}; mend it with "
-        )?;
+        match hook {
+            Hook::Input => write!(
+                f,
+                "chain {chain} of table {family} {table} drops what it does not accept and will drop WireGuard even where a door is open"
+            ),
+            Hook::Forward => write!(
+                f,
+                "chain {chain} of table {family} {table} drops what it does not accept and will drop granted flows"
+            ),
+            Hook::Offload => write!(
+                f,
+                "chain {chain} of table {family} {table} gives connections to a flowtable, past table inet spa: what is taken \
+                 from a session would go on until its connections are forgotten"
+            ),
+        }?;
+        f.write_str("; mend it with ")?;
         let rule = format!("nft insert rule {family} {table} {chain}");
         match (keeper, hook) {
             (Keeper::Ufw, Hook::Input) => {
@@ -112,7 +123,11 @@ impl fmt::Display for Warning {
                 f,
                 "`iptables -I DOCKER-USER -i {tunnel} -j ACCEPT` and `iptables -I DOCKER-USER -o {tunnel} -j ACCEPT`"
             ),
-            (Keeper::Administrator, Hook::Forward) => {
+            (_, Hook::Offload) if table == "fw4" => write!(
+                f,
+                "`uci set firewall.@defaults[0].flow_offloading=0`, `uci commit firewall` and `service firewall restart`"
+            ),
+            (Keeper::Administrator, Hook::Forward) | (_, Hook::Offload) => {
                 write!(
                     f,
                     "`{rule} iifname {tunnel} accept` and `{rule} oifname {tunnel} accept`"
@@ -127,7 +142,9 @@ impl fmt::Display for Warning {
         }?;
         f.write_str(match hook {
             Hook::Input => " (what has no door stays dropped by table inet spa)",
-            Hook::Forward => " (what was not granted stays dropped by table inet spa)",
+            Hook::Forward | Hook::Offload => {
+                " (what was not granted stays dropped by table inet spa)"
+            }
         })
     }
 }
@@ -155,7 +172,9 @@ pub fn warnings(link: &mut Link, plan: &Plan) -> io::Result<Vec<Warning>> {
             }
         },
     )?;
-    Ok(in_the_way(&chains, &rules, plan))
+    let mut found = in_the_way(&chains, &rules, plan);
+    found.extend(past_us(&chains, &rules, plan));
+    Ok(found)
 }
 
 /// A chain, as far as it matters.
@@ -178,8 +197,10 @@ struct Rule {
     is_end: bool,
     /// Names our port.
     about_port: bool,
-    /// Names our interface.
-    about_tunnel: bool,
+    /// How often it names our interface.
+    about_tunnel: usize,
+    /// Gives connections to a flowtable.
+    offloads: bool,
 }
 
 fn in_the_way(chains: &[Chain], rules: &[Rule], plan: &Plan) -> Vec<Warning> {
@@ -195,7 +216,7 @@ fn in_the_way(chains: &[Chain], rules: &[Rule], plan: &Plan) -> Vec<Warning> {
         let ends = of_table().any(|rule| rule.chain == chain.name && rule.is_end);
         let mended = of_table().any(|rule| match hook {
             Hook::Input => rule.about_port,
-            Hook::Forward => rule.about_tunnel,
+            Hook::Forward | Hook::Offload => rule.about_tunnel > 0,
         });
         let is_ours = chain.family == "inet" && chain.table == "spa";
         if (drops || ends) && !mended && !is_ours {
@@ -210,6 +231,36 @@ fn in_the_way(chains: &[Chain], rules: &[Rule], plan: &Plan) -> Vec<Warning> {
         }
     }
     found
+}
+
+/// Chains that give connections to a flowtable without having left our interface out before, in both directions.
+fn past_us(chains: &[Chain], rules: &[Rule], plan: &Plan) -> Vec<Warning> {
+    let unguarded = |chain: &&Chain| {
+        let mut named = 0;
+        // The kernel lists the rules of a chain in their order.
+        let first = rules
+            .iter()
+            .filter(|rule| {
+                rule.family == chain.family && rule.table == chain.table && rule.chain == chain.name
+            })
+            .find(|rule| {
+                named += rule.about_tunnel;
+                rule.offloads
+            });
+        first.is_some() && named < 2
+    };
+    chains
+        .iter()
+        .filter(unguarded)
+        .map(|chain| Warning {
+            family: chain.family,
+            table: chain.table.clone(),
+            chain: chain.name.clone(),
+            hook: Hook::Offload,
+            keeper: keeper_of(chain, chains),
+            plan: (plan.wireguard_port, plan.tunnel.clone()),
+        })
+        .collect()
 }
 
 fn keeper_of(chain: &Chain, chains: &[Chain]) -> Keeper {
@@ -270,8 +321,10 @@ fn rule_of(payload: &[u8], plan: &Plan) -> Option<Rule> {
         chain: string(attribute(rule, NFTA_RULE_CHAIN)?),
         is_end: is_end(expressions),
         // An interface name is compared with or without the zeros behind it.
-        about_tunnel: compares(expressions, plan.tunnel.as_bytes()),
-        about_port: compares(expressions, &port.to_be_bytes()) || matches_port(expressions, port),
+        about_tunnel: comparisons(expressions, plan.tunnel.as_bytes()),
+        about_port: comparisons(expressions, &port.to_be_bytes()) > 0
+            || matches_port(expressions, port),
+        offloads: expressions_of(expressions).any(|(name, _)| name == "flow_offload"),
     })
 }
 
@@ -309,12 +362,14 @@ fn is_end(expressions: &[u8]) -> bool {
     ends
 }
 
-fn compares(expressions: &[u8], wanted: &[u8]) -> bool {
-    expressions_of(expressions).any(|(name, data)| {
+/// How many of a rule's comparisons are with what begins so.
+fn comparisons(expressions: &[u8], wanted: &[u8]) -> usize {
+    let with_it = expressions_of(expressions).filter(|(name, data)| {
         let value =
             attribute(data, NFTA_CMP_DATA).and_then(|data| attribute(data, NFTA_DATA_VALUE));
         name == "cmp" && value.is_some_and(|value| value.starts_with(wanted))
-    })
+    });
+    with_it.count()
 }
 
 /// iptables asks for ports by its own match: `struct xt_udp`, source ports from and to, then destination ports.
@@ -324,4 +379,85 @@ fn matches_port(expressions: &[u8], port: u16) -> bool {
         let info = attribute(data, NFTA_MATCH_INFO).unwrap_or_default();
         name == "match" && is_udp && info.get(4..6) == Some(&port.to_ne_bytes())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nft::table::{AccessLog, Masquerade};
+
+    fn plan() -> Plan {
+        Plan {
+            knock: vec!["eth0".into()],
+            knock_port: 51_820,
+            tunnel: "spa0".into(),
+            wireguard_port: 51_820,
+            addresses: Vec::new(),
+            keep_open: Vec::new(),
+            masquerade: Masquerade::No,
+            access_log: AccessLog::Off,
+        }
+    }
+
+    fn attribute_of(kind: u16, payload: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(payload.len() + 4).expect("short");
+        let mut bytes = [&len.to_ne_bytes()[..], &kind.to_ne_bytes(), payload].concat();
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    /// A rule of chain `forward` as the kernel lists it, with one expression.
+    fn rule(table: &str, expression: &str, data: &[u8]) -> Rule {
+        let text = |kind, text: &str| attribute_of(kind, &[text.as_bytes(), &[0]].concat());
+        let expression = [
+            text(NFTA_EXPR_NAME, expression),
+            attribute_of(NFTA_EXPR_DATA, data),
+        ]
+        .concat();
+        let payload = [
+            vec![1, 0, 0, 0],
+            text(NFTA_RULE_TABLE, table),
+            text(NFTA_RULE_CHAIN, "forward"),
+            attribute_of(NFTA_RULE_EXPRESSIONS, &attribute_of(1, &expression)),
+        ]
+        .concat();
+        rule_of(&payload, &plan()).expect("a rule")
+    }
+
+    fn said(table: &str, rules: &[Rule]) -> Vec<String> {
+        let chain = Chain {
+            family: "inet",
+            table: table.into(),
+            name: "forward".into(),
+            base: Some((Hook::Forward, false)),
+        };
+        let found = past_us(&[chain], rules, &plan());
+        found.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_chain_that_offloads_is_named_until_it_leaves_the_tunnel_out() {
+        let offloads = |table| rule(table, "flow_offload", &[]);
+        let value = attribute_of(NFTA_DATA_VALUE, b"spa0\0\0\0\0\0\0\0\0\0\0\0\0");
+        let about_us = |table| rule(table, "cmp", &attribute_of(NFTA_CMP_DATA, &value));
+        let other = rule("fast", "counter", &[]);
+        let lines = said("fast", &[other.clone(), offloads("fast")]);
+        let [line] = &lines[..] else {
+            panic!("one line: {lines:?}")
+        };
+        assert!(
+            line.contains("a flowtable")
+                && line.contains("`nft insert rule inet fast forward iifname spa0 accept`"),
+            "{line}"
+        );
+        let [line] = &said("fw4", &[offloads("fw4")])[..] else {
+            panic!("one line")
+        };
+        assert!(line.contains("flow_offloading=0"), "{line}");
+        // One direction is not enough, and behind it our interface is too late.
+        let us = || about_us("fast");
+        assert_eq!(said("fast", &[us(), offloads("fast"), us()]).len(), 1);
+        assert!(said("fast", &[us(), us(), offloads("fast")]).is_empty());
+        assert!(said("fast", &[other]).is_empty());
+    }
 }
