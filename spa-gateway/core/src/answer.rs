@@ -17,7 +17,6 @@ use crate::effect::Reply;
 use crate::entropy::{Entropy, Purpose, draw};
 use crate::gateway::Gateway;
 use crate::guard::FreshKnock;
-use crate::policy::Target;
 use crate::queue::Arrival;
 use crate::session::Terms;
 use crate::time::Now;
@@ -136,11 +135,16 @@ impl Gateway {
             .resources
             .keys()
             .filter_map(|name| self.policy.resource(name));
+        // The way to the gateway's own address in the tunnel is the reply's to tell; it names one.
+        let named = self.settings.gateway_tunnel();
+        let other = self
+            .settings
+            .tunnel6
+            .map(|(address, _)| (address.into(), 128));
+        let other = other.filter(|(address, _)| Some(*address) != named);
         let mut routes: Vec<Route> = resources
-            .filter_map(|resource| match resource.to {
-                Target::Network { address, prefix } => Route::new(address, prefix).ok(),
-                Target::Gateway => None,
-            })
+            .filter_map(|resource| resource.found_at().or(other))
+            .filter_map(|(address, prefix)| Route::new(address, prefix).ok())
             .filter(|route| match route.address() {
                 core::net::IpAddr::V4(_) => terms.addresses.v4.is_some(),
                 core::net::IpAddr::V6(_) => terms.addresses.v6.is_some(),

@@ -12,6 +12,61 @@ const BASE: &str = "[group]\neng = [\"ana\", \"bo\"]\nnone = []\n[resource]\ndb 
 type Mistake = (&'static str, (usize, usize), &'static str, &'static str);
 
 const MISTAKES: &[Mistake] = &[
+    // Published addresses.
+    (
+        "web = { to = \"10.0.5.1\", ports = [\"80/tcp\"], as = \"10.99.0.0/24\" }",
+        (6, 51),
+        "`10.99.0.0/24` is no address",
+        "one address",
+    ),
+    (
+        "web = { to = \"10.0.5.1\", ports = [\"80/tcp\"], as = \"127.0.0.1\" }",
+        (6, 51),
+        "no host has such an address",
+        "nothing else of yours",
+    ),
+    (
+        "web = { to = \"gateway\", ports = [\"80/tcp\"], as = \"10.99.0.1\" }",
+        (6, 50),
+        "the gateway has its own address",
+        "leave `as` out",
+    ),
+    (
+        "web = { to = \"10.0.5.0/24\", ports = [\"80/tcp\"], as = \"10.99.0.1\" }",
+        (6, 54),
+        "cannot stand for a network",
+        "for each host",
+    ),
+    (
+        "web = { to = \"10.0.5.1\", ports = [\"80/tcp\"], as = \"fd99::1\" }",
+        (6, 51),
+        "different families",
+        "two addresses",
+    ),
+    (
+        "web = { to = \"10.0.5.1\", ports = [\"80-90/tcp\"], as = \"10.99.0.1\" }",
+        (6, 54),
+        "`80-90/tcp` are several",
+        "each port",
+    ),
+    (
+        "web = { to = \"10.0.5.1\", ports = [\"80/tcp\"], as = \"10.99.0.1\" }\nxeb = { to = \"10.0.5.2\", ports = [\"80/tcp\"], as = \"10.99.0.1\" }",
+        (7, 1),
+        "`web` and `xeb` are both found at 10.99.0.1 80/tcp",
+        "another address",
+    ),
+    (
+        "web = { to = \"10.0.5.1\", ports = [\"80/tcp\"] }\nxeb = { to = \"10.0.5.2\", ports = [\"80/tcp\"], as = \"10.0.5.1\" }",
+        (7, 1),
+        "`web` and `xeb` are both found at 10.0.5.1 80/tcp",
+        "another address",
+    ),
+    (
+        "web = { to = \"10.0.5.1\", ports = [\"80/tcp\"], as = \"10.99.0.1\" }\nxeb = { to = \"10.0.5.1\", ports = [\"80/tcp\"], as = \"10.99.0.2\" }",
+        (7, 1),
+        "one place with two addresses, for 80/tcp",
+        "by the same one",
+    ),
     // The file as a whole.
     ("garbage", (6, 8), "key with no value", "TOML"),
     ("\u{0}", (6, 2), "", "TOML"),

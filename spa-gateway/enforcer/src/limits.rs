@@ -125,6 +125,9 @@ impl Limits {
             Protocol::Icmp => flow.ports == (0, 0),
         };
         ports.then_some(()).ok_or(Reason::Ports)?;
+        if let Some(published) = flow.published {
+            self.published(flow, published)?;
+        }
         let network = (flow.destination, flow.prefix);
         let forbidden = FORBIDDEN
             .iter()
@@ -150,6 +153,21 @@ impl Limits {
                     .ok_or(Reason::DestinationInPool)
             }
         }
+    }
+
+    /// A session may know one host by another host's address. What it may reach by it is the destination's matter.
+    fn published(&self, flow: &Flow, published: IpAddr) -> Result<(), Reason> {
+        let one = flow.prefix == width(flow.destination) && flow.ports.0 == flow.ports.1;
+        (one && flow.to == FlowTarget::Forward)
+            .then_some(())
+            .ok_or(Reason::PublishedWide)?;
+        let same = published.is_ipv4() == flow.tunnel.is_ipv4();
+        same.then_some(()).ok_or(Reason::FamilyMixed)?;
+        let alone = (published, width(published));
+        let mut others = FORBIDDEN.iter().chain(&self.pools);
+        (!others.any(|other| overlap(*other, alone)))
+            .then_some(())
+            .ok_or(Reason::PublishedForbidden)
     }
 
     fn door(&self, door: &Door) -> Result<(), Reason> {
@@ -266,6 +284,7 @@ mod tests {
             prefix: 32,
             protocol: Protocol::Tcp,
             ports: (443, 443),
+            published: None,
         }
     }
 
@@ -425,6 +444,44 @@ mod tests {
         assert_eq!(to("10.0.5.1", 32), Ok(()));
         assert_eq!(to("10.200.0.2", 32), Err(Reason::DestinationInPool));
         assert_eq!(to("10.0.5.0", 24), Err(Reason::GatewayPrefix));
+    }
+
+    #[test]
+    fn a_published_address_stands_for_one_host_and_one_port() {
+        let named = |published: &str| Flow {
+            published: Some(ip(published)),
+            ..flow()
+        };
+        assert_eq!(check_flow(named("10.99.0.1")), Ok(()));
+        let wide = [
+            Flow {
+                prefix: 24,
+                destination: ip("10.0.5.0"),
+                ..named("10.99.0.1")
+            },
+            Flow {
+                ports: (1, 2),
+                ..named("10.99.0.1")
+            },
+            Flow {
+                to: FlowTarget::Gateway,
+                ..named("10.99.0.1")
+            },
+        ];
+        for flow in wide {
+            assert_eq!(check_flow(flow), Err(Reason::PublishedWide), "{flow:?}");
+        }
+        assert_eq!(check_flow(named("fd99::1")), Err(Reason::FamilyMixed));
+        for forbidden in ["127.0.0.1", "224.0.0.1", "10.200.0.1", "10.200.0.8"] {
+            let refused = check_flow(named(forbidden));
+            assert_eq!(refused, Err(Reason::PublishedForbidden), "{forbidden}");
+        }
+        // It stands for nothing that could not be reached without it.
+        let inside = Flow {
+            destination: ip("10.200.0.8"),
+            ..named("10.99.0.1")
+        };
+        assert_eq!(check_flow(inside), Err(Reason::DestinationInPool));
     }
 
     #[test]

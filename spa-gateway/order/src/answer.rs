@@ -229,6 +229,10 @@ byte_enum! {
         SourceInPool = 18, "the source is inside the tunnel pool";
         /// A preshared key for a peer that is not there.
         PeerMissing = 19, "there is no such peer";
+        /// A published address of a network, of several ports or of the gateway.
+        PublishedWide = 20, "a published address stands for one host and one port";
+        /// A published address that no host could have, or that is in the tunnel pool.
+        PublishedForbidden = 21, "the published address is no ordinary host's";
     }
 }
 
@@ -490,6 +494,7 @@ mod tests {
             prefix: 64,
             protocol: Protocol::Tcp,
             ports: (1, 65_535),
+            published: None,
         };
         let peer = PeerReport {
             key: [9; 32],
@@ -533,14 +538,14 @@ mod tests {
                     opening: Opening::Door(door),
                     usage
                 },
-                62
+                79
             ),
             (
                 Answer::Opening {
                     opening: Opening::Flow(flow),
                     usage
                 },
-                62
+                79
             ),
             (Answer::End, 0),
             (Answer::Refused(Reason::TtlLong), 1),

@@ -24,20 +24,20 @@
 //! | part | size | layout |
 //! |---|---|---|
 //! | address | 17 | family (4 or 6), then 16 bytes; IPv4 uses the first four, no mapped IPv6 |
-//! | [`Flow`] | 41 | tunnel 17, target 1, destination 17, prefix 1, protocol 1, ports 2 + 2 |
+//! | [`Flow`] | 58 | tunnel 17, target 1, destination 17, prefix 1, protocol 1, ports 2 + 2, published 17 (all zero = none) |
 //! | [`Door`] | 19 | source 17, port 2 (0 = any) |
 //! | [`Ttl`] | 4 | milliseconds, 1 to [`MAX_TTL_MS`] |
 //! | order `Key` | 32 | private key |
 //! | order `Peer` | 84 | key 32, preshared key 32, IPv4 4 (0 = none), IPv6 16 (0 = none) |
 //! | orders `RemovePeer`, `ReadPeer` | 32 | key |
-//! | order `Flow` / `CloseFlow` | 45 / 41 | flow, and the ttl |
+//! | order `Flow` / `CloseFlow` | 62 / 58 | flow, and the ttl |
 //! | order `Door` / `CloseDoor` | 23 / 19 | door, and the ttl |
 //! | order `Forget` | 17 | tunnel address |
 //! | orders `ListPeers`, `ListOpenings`, `CountConnections` | 0 | |
 //! | answer `Hello` | 44 | backend 1, WireGuard interface 4, replies 1, count 1, 8 × 4 knock interfaces, buckets of the tag table 4 (0 = none), access log 1 |
 //! | answer `Connections` | 32 | allowed and refused: all 8, told 8 |
 //! | answer `Peer` | 76 | key 32, endpoint 17 + 2 (all zero = none), handshake 1 + 8, received 8, sent 8 |
-//! | answer `Opening` | 62 | door 0 or flow 1: 1, door or flow 41, remaining ms 4, packets 8, bytes 8 |
+//! | answer `Opening` | 79 | door 0 or flow 1: 1, door or flow 58, remaining ms 4, packets 8, bytes 8 |
 //! | answer `Refused` | 1 | reason |
 //! | answer `Failed` | 5 | errno 4, what 1 |
 //! | answers `Done`, `Absent`, `End` | 0 | |

@@ -6,7 +6,9 @@ use core::num::NonZeroU16;
 use crate::wire::{DecodeError, Reader, Writer};
 
 /// Bytes of a flow on the wire.
-pub(crate) const FLOW_LEN: usize = 41;
+pub(crate) const FLOW_LEN: usize = 58;
+/// Bytes of an address on the wire.
+const ADDRESS_LEN: usize = 17;
 /// Bytes of a door on the wire.
 pub(crate) const DOOR_LEN: usize = 19;
 
@@ -45,6 +47,9 @@ pub struct Flow {
     pub protocol: Protocol,
     /// First and last port, both included.
     pub ports: (u16, u16),
+    /// The address the session knows the destination by, if that is another one: the gateway translates it. Only for one
+    /// host, through one port or by echo.
+    pub published: Option<IpAddr>,
 }
 
 impl Flow {
@@ -63,6 +68,10 @@ impl Flow {
         }]);
         out.put(&self.ports.0.to_be_bytes());
         out.put(&self.ports.1.to_be_bytes());
+        match self.published {
+            Some(published) => out.put_address(published),
+            None => out.put(&[0; ADDRESS_LEN]),
+        }
     }
 
     pub(crate) fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -82,6 +91,12 @@ impl Flow {
                 _ => return Err(DecodeError::Value),
             },
             ports: (from.u16()?, from.u16()?),
+            published: if from.next_is_zero() {
+                from.zeros::<ADDRESS_LEN>()?;
+                None
+            } else {
+                Some(from.address()?)
+            },
         })
     }
 }

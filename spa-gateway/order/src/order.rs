@@ -228,6 +228,7 @@ mod tests {
             prefix: 28,
             protocol,
             ports: (5432, 5433),
+            published: None,
         }
     }
 
@@ -284,14 +285,33 @@ mod tests {
                     flow: flow(Protocol::Tcp, FlowTarget::Forward),
                     ttl
                 },
-                45
+                62
             ),
-            (Order::Flow { flow: v6, ttl }, 45),
+            (Order::Flow { flow: v6, ttl }, 62),
+            (
+                Order::Flow {
+                    flow: Flow {
+                        published: Some([10, 99, 0, 1].into()),
+                        ..flow(Protocol::Tcp, FlowTarget::Forward)
+                    },
+                    ttl
+                },
+                62
+            ),
+            (
+                Order::CloseFlow {
+                    flow: Flow {
+                        published: "fd99::1".parse().ok(),
+                        ..v6
+                    }
+                },
+                58
+            ),
             (
                 Order::CloseFlow {
                     flow: flow(Protocol::Udp, FlowTarget::Gateway)
                 },
-                41
+                58
             ),
             (Order::Door { door, ttl }, 23),
             (Order::Door { door: wide, ttl }, 23),
@@ -370,7 +390,7 @@ mod tests {
             bytes[at..at + value.len()].copy_from_slice(value);
             Order::decode(&bytes[..])
         };
-        assert_eq!(with(0, &[2]), Err(DecodeError::Format));
+        assert_eq!(with(0, &[1]), Err(DecodeError::Format));
         assert_eq!(with(1, &[0]), Err(DecodeError::Kind));
         assert_eq!(with(1, &[14]), Err(DecodeError::Kind));
         assert_eq!(with(12, &[5]), Err(DecodeError::Address));

@@ -10,7 +10,7 @@ pub const ORDER_LEN: usize = 128;
 /// Bytes of an answer, always.
 pub const ANSWER_LEN: usize = 128;
 /// The first byte of every message; changes with any change of a layout.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
 
 /// Where the body starts: format, kind, two zeros, sequence number.
 const BODY: usize = 12;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use spa_gateway_core::policy::{self, Finding, Severity, Target};
+use spa_gateway_core::policy::{self, Finding, Resource, Severity, Target};
 use spa_gateway_core::{Name, Policy};
 
 use super::cli::{AllowArgs, ExplainArgs, PolicyCommand, ResourceCommand};
@@ -52,7 +52,7 @@ impl Admin<'_> {
                 let ports = resource.ports.iter().map(ToString::to_string).collect();
                 (
                     name.to_string(),
-                    target_text(resource.to),
+                    place_text(resource),
                     ports,
                     rules_to(&policy, name),
                 )
@@ -181,6 +181,14 @@ pub(super) fn check_policy(file: &Path, json: bool) -> Result<(), String> {
                 report.tests.len()
             ))
         }
+    }
+}
+
+fn place_text(resource: &Resource) -> String {
+    let to = target_text(resource.to);
+    match resource.published {
+        Some(published) => format!("{to} as {published}"),
+        None => to,
     }
 }
 

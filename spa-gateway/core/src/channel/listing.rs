@@ -11,7 +11,7 @@ use super::telling::is_personal;
 use crate::exception::{ApprovalRow, Waiting};
 use crate::gateway::Gateway;
 use crate::name::Name;
-use crate::policy::{Clause, Decision, PortRange, Reason, Target, protocol_name};
+use crate::policy::{Clause, Decision, Reason};
 use crate::time::Now;
 
 impl Gateway {
@@ -23,11 +23,11 @@ impl Gateway {
             let resource = self.policy.resource(name)?;
             Some(GrantedResource {
                 name: name.to_string(),
-                to: match resource.to {
-                    Target::Gateway => "gateway".into(),
-                    Target::Network { address, prefix } => format!("{address}/{prefix}"),
+                to: match resource.found_at() {
+                    None => "gateway".into(),
+                    Some((address, prefix)) => format!("{address}/{prefix}"),
                 },
-                ports: resource.ports.iter().map(|range| ports(*range)).collect(),
+                ports: resource.ports.iter().map(ToString::to_string).collect(),
                 not_after: *until,
             })
         });
@@ -136,15 +136,6 @@ impl ApprovalRow {
             rule: self.rule.to_string(),
             at: self.until,
         }
-    }
-}
-
-fn ports(range: PortRange) -> String {
-    let protocol = protocol_name(range.protocol);
-    if range.first == range.last {
-        format!("{}/{protocol}", range.first)
-    } else {
-        format!("{}-{}/{protocol}", range.first, range.last)
     }
 }
 

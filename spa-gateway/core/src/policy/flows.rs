@@ -70,6 +70,7 @@ fn control_flows(tunnel: Tunnel, port: u16) -> Vec<Flow> {
     resource_flows(
         &Resource {
             to: Target::Gateway,
+            published: None,
             ports: ports.to_vec(),
             mode: Mode::Enforce,
             sensitivity: 0,
@@ -94,6 +95,7 @@ fn resource_flows(resource: &Resource, tunnel: Tunnel) -> Vec<Flow> {
                 prefix,
                 protocol: ports.protocol,
                 ports: (ports.first, ports.last),
+                published: resource.published,
             }));
         }
     }
@@ -105,9 +107,13 @@ const fn host_prefix(address: IpAddr) -> u8 {
 }
 
 /// Covers the same ground without overlap. Prefixes either nest or are apart, so going from the
-/// widest to the narrowest, only ports must be cut.
+/// widest to the narrowest, only ports must be cut. Of the same host a port that is published goes first: it stands for
+/// itself and for the one that is not.
 fn disjoint(mut wanted: Vec<(Flow, WallTime)>) -> BTreeMap<Flow, WallTime> {
-    wanted.sort_by_key(|(flow, until)| (flow.prefix, *flow, Reverse(*until)));
+    wanted.sort_by_key(|(flow, until)| {
+        let plain = flow.published.is_none();
+        (flow.prefix, plain, *flow, Reverse(*until))
+    });
     let mut flows: BTreeMap<Flow, WallTime> = BTreeMap::new();
     for (flow, until) in wanted {
         let mut uncovered = alloc::vec![flow.ports];
@@ -126,9 +132,11 @@ fn disjoint(mut wanted: Vec<(Flow, WallTime)>) -> BTreeMap<Flow, WallTime> {
     flows
 }
 
-/// Says whether, ports aside, all that `narrow` lets through `wide` lets through too.
+/// Says whether, ports aside, all that `narrow` lets through `wide` lets through too. What is published is covered by
+/// nothing that is not: without its flow its name would be gone.
 fn covers(wide: &Flow, narrow: &Flow) -> bool {
-    wide.tunnel == narrow.tunnel
+    (narrow.published.is_none() || narrow.published == wide.published)
+        && wide.tunnel == narrow.tunnel
         && wide.to == narrow.to
         && wide.protocol == narrow.protocol
         && wide.prefix <= narrow.prefix
@@ -201,6 +209,48 @@ mod tests {
                 (FlowTarget::Forward, host, 32, (91, 95)),
                 (FlowTarget::Forward, host, 32, (70, 200)),
                 (FlowTarget::Gateway, gateway, 32, (8000, 9000)),
+            ]
+        );
+    }
+
+    /// The flow is to where the resource is, with the address by which it is known; and nothing wider takes that away.
+    #[test]
+    fn a_published_resource_keeps_its_name_beside_whatever_covers_it() {
+        let text = r#"
+            [resource]
+            wiki  = { to = "10.0.5.10", ports = ["443/tcp", "icmp"], as = "10.99.0.1" }
+            plain = { to = "10.0.5.10", ports = ["440-450/tcp"] }
+            net   = { to = "10.0.5.0/24", ports = ["1-65535/tcp"] }
+        "#;
+        let policy = Policy::parse(text).expect("a valid policy");
+        let end = WallTime::from_millis(1);
+        let of = |names: &[&str]| {
+            let names = names
+                .iter()
+                .map(|name| (Name::parse(name).expect("a name"), end));
+            let flows = flows_of(&policy, &names.collect(), TUNNEL, None, end);
+            let shown = flows
+                .into_keys()
+                .map(|flow| (flow.prefix, flow.protocol, flow.ports, flow.published));
+            shown.collect::<Vec<_>>()
+        };
+        let known = Some(IpAddr::V4(Ipv4Addr::new(10, 99, 0, 1)));
+        let (tcp, echo) = (Protocol::Tcp, Protocol::Icmp);
+        assert_eq!(
+            of(&["wiki", "plain"]),
+            [
+                (32, tcp, (440, 442), None),
+                (32, tcp, (443, 443), known),
+                (32, tcp, (444, 450), None),
+                (32, echo, (0, 0), known),
+            ]
+        );
+        assert_eq!(
+            of(&["wiki", "plain", "net"]),
+            [
+                (24, tcp, (1, 65_535), None),
+                (32, tcp, (443, 443), known),
+                (32, echo, (0, 0), known),
             ]
         );
     }

@@ -26,6 +26,7 @@ mod held;
 mod index;
 mod parse;
 mod posture;
+mod published;
 mod question;
 mod read;
 mod report;
@@ -141,6 +142,8 @@ pub enum Quantum {
 pub struct Resource {
     /// Where it is.
     pub to: Target,
+    /// By which address sessions know it, if not by its own.
+    pub published: Option<IpAddr>,
     /// Through which ports.
     pub ports: Vec<PortRange>,
     /// Whether it is being learned.
@@ -272,9 +275,15 @@ impl Policy {
     /// Gives a resource that has an address of this network.
     #[must_use]
     pub fn resource_in(&self, network: (IpAddr, u8)) -> Option<&Name> {
-        let inside = |resource: &Resource| match resource.to {
-            Target::Gateway => false,
-            Target::Network { address, prefix } => read::overlap(network, (address, prefix)),
+        let inside = |resource: &Resource| {
+            let own = match resource.to {
+                Target::Gateway => None,
+                Target::Network { address, prefix } => Some((address, prefix)),
+            };
+            let places = [own, resource.found_at()].into_iter().flatten();
+            places
+                .into_iter()
+                .any(|place| read::overlap(network, place))
         };
         let mut resources = self.resources.iter();
         resources.find_map(|(name, resource)| inside(resource).then_some(name))
@@ -331,6 +340,9 @@ impl PortRange {
 
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.protocol == Protocol::Icmp {
+            return f.write_str(protocol_name(self.protocol));
+        }
         if self.first != self.last {
             write!(f, "{}-", self.first)?;
         }
@@ -339,6 +351,16 @@ impl fmt::Display for PortRange {
 }
 
 impl Resource {
+    /// Gives the network a session finds it in: its own, or the address it is published by. `None` for the gateway.
+    #[must_use]
+    pub fn found_at(&self) -> Option<(IpAddr, u8)> {
+        match (self.to, self.published) {
+            (Target::Gateway, _) => None,
+            (Target::Network { prefix, .. }, Some(published)) => Some((published, prefix)),
+            (Target::Network { address, prefix }, None) => Some((address, prefix)),
+        }
+    }
+
     /// Says whether a port is one of its.
     #[must_use]
     pub fn has_port(&self, (protocol, port): (Protocol, u16)) -> bool {

@@ -171,9 +171,16 @@ pub(super) fn ports(text: &str) -> Result<PortRange, Wrong> {
     let wrong = || {
         (
             format!("`{}` is no port", text.escape_debug()),
-            r#"write PORT/PROTO or FIRST-LAST/PROTO with tcp or udp, as "443/tcp" or "8000-8100/tcp""#.to_owned(),
+            r#"write PORT/PROTO or FIRST-LAST/PROTO with tcp or udp, as "443/tcp" or "8000-8100/tcp", or "icmp" for ping"#.to_owned(),
         )
     };
+    if text == "icmp" {
+        return Ok(PortRange {
+            protocol: Protocol::Icmp,
+            first: 0,
+            last: 0,
+        });
+    }
     let (range, protocol) = text.split_once('/').ok_or_else(wrong)?;
     let protocol = match protocol {
         "tcp" => Protocol::Tcp,
@@ -216,6 +223,23 @@ pub(super) fn target(text: &str) -> Result<Target, Wrong> {
         ));
     }
     Ok(Target::Network { address, prefix })
+}
+
+/// Reads the address a resource is published by.
+pub(super) fn published(text: &str) -> Result<IpAddr, Wrong> {
+    let address: IpAddr = text.parse().map_err(|_| {
+        (
+            format!("`{}` is no address", text.escape_debug()),
+            r#"write one address, as "10.99.0.1""#.to_owned(),
+        )
+    })?;
+    if unreachable(address, if address.is_ipv4() { 32 } else { 128 }) {
+        return Err((
+            format!("`{text}` can stand for no resource: no host has such an address"),
+            "name an address that nothing else of yours has".to_owned(),
+        ));
+    }
+    Ok(address)
 }
 
 /// Reads an address or a prefix without host bits.
@@ -348,6 +372,8 @@ mod tests {
             "+1/tcp",
             "1-2-3/tcp",
             "/tcp",
+            "icmp/tcp",
+            "8/icmp",
         ] {
             assert!(ports(bad).is_err(), "{bad}");
         }

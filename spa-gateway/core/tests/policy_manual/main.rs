@@ -56,6 +56,7 @@ fn every_reason_field_and_key_is_explained() {
         "factors",
         "mode",
         "to",
+        "as",
         "ports",
         "sensitivity",
         "max_age",

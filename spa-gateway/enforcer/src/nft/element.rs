@@ -102,6 +102,33 @@ fn flow_key(flow: &Flow) -> (Content, Family, Key) {
     (content, family, Key { first, last })
 }
 
+/// Under which key a published address is found, and where it leads; `None` for a flow without.
+pub fn name_key(flow: &Flow) -> Option<(Family, Key, Vec<u8>)> {
+    let known = Flow {
+        destination: flow.published?,
+        ..*flow
+    };
+    let (_, family, key) = flow_key(&known);
+    Some((family, key, octets(flow.destination)))
+}
+
+/// What a published address stands for, as it is found in its map: the flow without, and the address.
+pub fn named(family: Family, key: &[u8], leads_to: &[u8]) -> Option<(Flow, IpAddr)> {
+    let key = Key {
+        first: key.to_vec(),
+        last: None,
+    };
+    let Opening::Flow(known) = flow(family, FlowTarget::Forward, &key)? else {
+        return None;
+    };
+    let destination = Fields(leads_to).address(family)?;
+    let flow = Flow {
+        destination,
+        ..known
+    };
+    Some((flow, known.destination))
+}
+
 /// The IP protocol number of a flow.
 fn protocol_number(protocol: Protocol, family: Family) -> u8 {
     match (protocol, family) {
@@ -139,6 +166,7 @@ pub fn opening(set: &Set, key: &Key) -> Option<Opening> {
         })),
         Content::Flow | Content::FlowRange => flow(set.family, FlowTarget::Forward, key),
         Content::Own | Content::OwnRange => flow(set.family, FlowTarget::Gateway, key),
+        Content::Name => None,
     }
 }
 
@@ -164,6 +192,7 @@ fn flow(family: Family, to: FlowTarget, key: &Key) -> Option<Opening> {
         prefix,
         protocol,
         ports,
+        published: None,
     }))
 }
 
@@ -221,6 +250,7 @@ mod tests {
             prefix,
             protocol,
             ports,
+            published: None,
         }
     }
 
@@ -258,6 +288,25 @@ mod tests {
             let len = usize::try_from(set.shape().key_len).expect("small");
             assert_eq!(key.first.len(), len);
             assert!(key.last.is_none_or(|last| last.len() == len));
+        }
+    }
+
+    #[test]
+    fn a_published_address_comes_back_from_its_map() {
+        for (tunnel, destination, prefix, published) in [
+            ("10.200.0.7", "10.0.5.10", 32, "10.99.0.1"),
+            ("fd5a:1::7", "fd00::1", 128, "fd99::1"),
+        ] {
+            let published: IpAddr = published.parse().expect("address");
+            let plain = flow(tunnel, destination, prefix, Protocol::Tcp, (443, 443));
+            assert_eq!(name_key(&plain), None);
+            let (family, key, data) = name_key(&Flow {
+                published: Some(published),
+                ..plain
+            })
+            .expect("published");
+            assert_eq!(named(family, &key.first, &data), Some((plain, published)));
+            assert_eq!(named(family, &key.first, &data[1..]), None);
         }
     }
 

@@ -16,6 +16,8 @@ pub enum Base {
 pub enum Direction {
     /// As the first packet had it.
     Original,
+    /// As its answer had it.
+    Reply,
 }
 
 /// One 32-bit register of the sixteen, counted from 0. Register 0 is also where lookups and comparisons start.
@@ -60,12 +62,16 @@ pub enum Expression {
     Limit { a_second: u64, burst: u32 },
     /// Tells whoever reads this group of nfnetlink_log of the packet's headers, with a word in front.
     Log { group: u16, word: &'static CStr },
+    /// Goes on if the registers from 0 are in the map, and loads what they lead to into register 0.
+    Find { map: &'static CStr, id: u32 },
     /// Counts.
     Counter,
     /// Keeps connection tracking off the packet.
     Notrack,
     /// Gives it the address of the interface it leaves by.
     Masquerade,
+    /// Gives it the destination in register 0, of this family (`NFPROTO_*`).
+    Destination { family: u8 },
     /// The packet passes this hook.
     Accept,
     /// The packet is gone, silently.
@@ -84,12 +90,13 @@ impl Expression {
             Self::DestinationKind { .. } => c"fib",
             Self::Mask { .. } => c"bitwise",
             Self::Equals { .. } | Self::Differs { .. } => c"cmp",
-            Self::In { .. } => c"lookup",
+            Self::In { .. } | Self::Find { .. } => c"lookup",
             Self::Limit { .. } => c"limit",
             Self::Log { .. } => c"log",
             Self::Counter => c"counter",
             Self::Notrack => c"notrack",
             Self::Masquerade => c"masq",
+            Self::Destination { .. } => c"nat",
             Self::Constant { .. } | Self::Accept | Self::Drop | Self::Goto(_) => c"immediate",
         }
     }

@@ -22,6 +22,8 @@ const REG32_00: u32 = 8;
 const REG_VERDICT: u32 = 0;
 /// `NFT_FIB_RESULT_ADDRTYPE`.
 const FIB_RESULT_ADDRTYPE: u32 = 3;
+/// `NFT_NAT_DNAT`.
+const NAT_DESTINATION: u32 = 1;
 /// `NFTA_FIB_F_DADDR`.
 const FIB_DESTINATION: u32 = 1 << 1;
 
@@ -54,6 +56,7 @@ impl nftnl::expr::Expression for Expression {
                 e.u32(sys::NFTNL_EXPR_CT_DREG, REG32_00 + into);
                 match of {
                     Some(Direction::Original) => e.u8(sys::NFTNL_EXPR_CT_DIR, 0),
+                    Some(Direction::Reply) => e.u8(sys::NFTNL_EXPR_CT_DIR, 1),
                     None => {}
                 }
             }
@@ -97,6 +100,17 @@ impl nftnl::expr::Expression for Expression {
                 e.u16(sys::NFTNL_EXPR_LOG_GROUP, *group);
                 e.u32(sys::NFTNL_EXPR_LOG_SNAPLEN, LOGGED_BYTES);
                 e.u16(sys::NFTNL_EXPR_LOG_QTHRESHOLD, LOGGED_AT_ONCE);
+            }
+            Self::Find { map, id } => {
+                e.u32(sys::NFTNL_EXPR_LOOKUP_SREG, REG32_00);
+                e.u32(sys::NFTNL_EXPR_LOOKUP_DREG, REG32_00);
+                e.text(sys::NFTNL_EXPR_LOOKUP_SET, map);
+                e.u32(sys::NFTNL_EXPR_LOOKUP_SET_ID, *id);
+            }
+            Self::Destination { family } => {
+                e.u32(sys::NFTNL_EXPR_NAT_TYPE, NAT_DESTINATION);
+                e.u32(sys::NFTNL_EXPR_NAT_FAMILY, u32::from(*family));
+                e.u32(sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, REG32_00);
             }
             Self::Accept => e.verdict(libc::NF_ACCEPT, None),
             Self::Drop => e.verdict(libc::NF_DROP, None),
@@ -197,6 +211,10 @@ impl SetHandle {
         handle.u32(sys::NFTNL_SET_FLAGS, shape.flags);
         handle.u32(sys::NFTNL_SET_KEY_TYPE, shape.key_type);
         handle.u32(sys::NFTNL_SET_KEY_LEN, shape.key_len);
+        if let Some(data) = shape.data {
+            handle.u32(sys::NFTNL_SET_DATA_TYPE, data.data_type);
+            handle.u32(sys::NFTNL_SET_DATA_LEN, data.len);
+        }
         if shape.size > 0 {
             handle.u32(sys::NFTNL_SET_DESC_SIZE, shape.size);
         }
@@ -242,6 +260,9 @@ impl SetHandle {
         bytes(sys::NFTNL_SET_ELEM_KEY, &element.key);
         if let Some(end) = &element.key_end {
             bytes(sys::NFTNL_SET_ELEM_KEY_END, end);
+        }
+        if let Some(data) = &element.data {
+            bytes(sys::NFTNL_SET_ELEM_DATA, data);
         }
         if let Some(timeout) = element.timeout_ms {
             bytes(sys::NFTNL_SET_ELEM_TIMEOUT, &timeout.to_ne_bytes());

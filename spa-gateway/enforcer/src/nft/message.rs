@@ -17,6 +17,8 @@ pub const FAMILY: u8 = 1;
 pub const CONSTANT: u32 = 0x2;
 /// `NFT_SET_INTERVAL`.
 pub const INTERVAL: u32 = 0x4;
+/// `NFT_SET_MAP`.
+pub const MAP: u32 = 0x8;
 /// `NFT_SET_TIMEOUT`.
 pub const TIMEOUT: u32 = 0x10;
 /// `NFT_SET_CONCAT`, Linux 5.6.
@@ -131,6 +133,17 @@ pub struct SetShape {
     pub size: u32,
     /// 1 the machine's, 2 big-endian; only `nft list` reads it.
     pub byte_order: u32,
+    /// What its keys lead to, if it is a map.
+    pub data: Option<DataShape>,
+}
+
+/// What the keys of a map lead to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DataShape {
+    /// Data type; only `nft list` reads it.
+    pub data_type: u32,
+    /// Bytes.
+    pub len: u32,
 }
 
 impl SetShape {
@@ -150,4 +163,6 @@ pub struct Element {
     pub key_end: Option<Vec<u8>>,
     /// When it goes by itself; `None` only in constant sets.
     pub timeout_ms: Option<u64>,
+    /// What it leads to, in a map.
+    pub data: Option<Vec<u8>>,
 }

@@ -2,7 +2,7 @@
 //!
 //! `message` is all that is said to nf_tables; `table`, `rules`, `tunnel` and `words` are the ruleset as data;
 //! `element` is how doors and flows are written as set elements; `openings` opens, closes, reads back and lists
-//! them, `together` opens many at once; `told` reads what the access log was told; `foreign` looks at the tables of
+//! them, with the addresses they are published by, `together` opens many at once; `told` reads what the access log was told; `foreign` looks at the tables of
 //! others and never changes one. `libnftnl` writes messages on plain Linux,
 //! `plain` in static programs and where the feature `plain-netlink` asks for it.
 

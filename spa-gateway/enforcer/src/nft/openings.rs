@@ -8,6 +8,8 @@ use std::io;
 
 use spa_order::{Connections, Opening, Ttl, Usage};
 
+mod names;
+
 use super::Chosen;
 use super::element::{self, Key};
 use super::message::{Element, FAMILY, Message, TABLE, Writer as _};
@@ -45,6 +47,16 @@ pub struct Table {
     handle: Option<u64>,
     /// The kernel's name for the socket that changes it.
     port: u32,
+    names: Names,
+}
+
+/// Whether published addresses are translated: nobody's packets are looked at for that where there are none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Names {
+    /// Not yet.
+    None,
+    /// There are maps, and a chain that asks them.
+    Made,
 }
 
 /// Whether there was a table before ours.
@@ -77,6 +89,7 @@ impl Table {
             predecessor,
             plan: plan.clone(),
             handle,
+            names: Names::None,
         })
     }
 
@@ -125,6 +138,7 @@ impl Table {
         let new: Vec<_> = new.cloned().collect();
         self.plan.knock.extend(new);
         table::create(&mut self.link, &mut self.writer, &self.plan)?;
+        self.names = Names::None;
         self.handle = table::handle(&mut self.link)?;
         Ok(())
     }
@@ -146,18 +160,36 @@ impl Table {
     /// # Errors
     /// See [`OpenError`]; then it is not open, or open as it was.
     pub fn open(&mut self, opening: &Opening, ttl: Ttl) -> Result<(), OpenError> {
+        self.name(opening, ttl)?;
         let (content, family, key) = element::key(opening);
+        let opened = self.put(content_sets(content, family), &key, None, ttl);
+        if opened.is_err() {
+            // Its error changes nothing about the answer, and a name alone opens nothing.
+            let _ = self.unname(opening);
+        }
+        opened
+    }
+
+    /// Puts an element into one of the sets and looks whether it is there.
+    fn put(
+        &mut self,
+        sets: Vec<&'static Set>,
+        key: &Key,
+        data: Option<Vec<u8>>,
+        ttl: Ttl,
+    ) -> Result<(), OpenError> {
         let wanted = Element {
             key: key.first.clone(),
             key_end: key.last.clone(),
             timeout_ms: Some(u64::from(ttl.as_millis())),
+            data,
         };
-        let set = self.place(content_sets(content, family), &key, &wanted)?;
-        match self.find(set, &key).map_err(OpenError::Kernel)? {
-            Some(found) if found.has_timeout(ttl) => Ok(()),
+        let set = self.place(sets, key, &wanted)?;
+        match self.find(set, key).map_err(OpenError::Kernel)? {
+            Some(found) if found.has_timeout(ttl) && found.data == wanted.data => Ok(()),
             _ => {
                 // Its absence or its error changes nothing about the answer.
-                let _ = self.delete(set, &key);
+                let _ = self.delete(set, key);
                 Err(OpenError::ReadBack)
             }
         }
@@ -178,7 +210,7 @@ impl Table {
                 self.delete(set, &key)?;
             }
         }
-        Ok(())
+        self.unname(opening)
     }
 
     /// Lists everything open.
@@ -186,12 +218,14 @@ impl Table {
     /// # Errors
     /// The kernel's errno.
     pub fn list(&mut self) -> io::Result<Vec<(Opening, Usage)>> {
+        let names = self.named()?;
         let mut all = Vec::new();
         for set in &SETS {
             self.ask(&Message::DumpElements(&set.shape()), |payload| {
                 for found in elements(payload) {
                     let usage = found.usage();
-                    all.extend(element::opening(set, &found.key).map(|opening| (opening, usage)));
+                    let opening = element::opening(set, &found.key);
+                    all.extend(opening.map(|opening| (names::known_as(opening, &names), usage)));
                 }
             })?;
         }
@@ -333,6 +367,7 @@ pub(super) fn bare(key: &Key) -> Element {
         key: key.first.clone(),
         key_end: key.last.clone(),
         timeout_ms: None,
+        data: None,
     }
 }
 
@@ -352,6 +387,8 @@ pub(super) struct Found {
     expires_ms: Option<u64>,
     packets: u64,
     bytes: u64,
+    /// What it leads to, in a map.
+    data: Option<Vec<u8>>,
 }
 
 impl Found {
@@ -378,6 +415,7 @@ impl Found {
 // include/uapi/linux/netfilter/nf_tables.h
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_DATA: u16 = 2;
 const NFTA_SET_ELEM_TIMEOUT: u16 = 4;
 const NFTA_SET_ELEM_EXPIRATION: u16 = 5;
 const NFTA_SET_ELEM_EXPR: u16 = 7;
@@ -416,5 +454,6 @@ fn found(element: &[u8]) -> Option<Found> {
         expires_ms: number(NFTA_SET_ELEM_EXPIRATION),
         packets: counted(NFTA_COUNTER_PACKETS).unwrap_or(0),
         bytes: counted(NFTA_COUNTER_BYTES).unwrap_or(0),
+        data: value(NFTA_SET_ELEM_DATA),
     })
 }

@@ -48,6 +48,8 @@ const SET_NAME: u16 = 2;
 const SET_FLAGS: u16 = 3;
 const SET_KEY_TYPE: u16 = 4;
 const SET_KEY_LEN: u16 = 5;
+const SET_DATA_TYPE: u16 = 6;
+const SET_DATA_LEN: u16 = 7;
 const SET_DESC: u16 = 9;
 const SET_ID: u16 = 10;
 const SET_USERDATA: u16 = 13;
@@ -60,6 +62,7 @@ const ELEM_LIST_SET: u16 = 2;
 const ELEM_LIST_ELEMENTS: u16 = 3;
 const ELEM_LIST_SET_ID: u16 = 4;
 const ELEM_KEY: u16 = 1;
+const ELEM_DATA: u16 = 2;
 const ELEM_TIMEOUT: u16 = 4;
 const ELEM_KEY_END: u16 = 10;
 const DATA_VALUE: u16 = 1;
@@ -92,6 +95,7 @@ const CMP_OP: u16 = 2;
 const CMP_DATA: u16 = 3;
 const LOOKUP_SET: u16 = 1;
 const LOOKUP_SREG: u16 = 2;
+const LOOKUP_DREG: u16 = 3;
 const LOOKUP_SET_ID: u16 = 4;
 const LIMIT_RATE: u16 = 1;
 const LIMIT_UNIT: u16 = 2;
@@ -100,6 +104,9 @@ const LOG_GROUP: u16 = 1;
 const LOG_PREFIX: u16 = 2;
 const LOG_SNAPLEN: u16 = 3;
 const LOG_QTHRESHOLD: u16 = 4;
+const NAT_TYPE: u16 = 1;
+const NAT_FAMILY: u16 = 2;
+const NAT_ADDRESS: u16 = 3;
 
 /// The sixteen 32-bit registers start here, and share their storage with `NFT_REG_1`.
 const REG32_00: u32 = 8;
@@ -108,6 +115,7 @@ const PAYLOAD_NETWORK: u32 = 1;
 const PAYLOAD_TRANSPORT: u32 = 2;
 const FIB_ADDRTYPE: u32 = 3;
 const FIB_DESTINATION: u32 = 1 << 1;
+const NAT_DESTINATION: u32 = 1;
 const CMP_EQ: u32 = 0;
 const CMP_NEQ: u32 = 1;
 const DROP: i32 = 0;
@@ -224,8 +232,14 @@ fn new_set(shape: &SetShape) -> Request {
         .text(SET_NAME, shape.name)
         .number(SET_FLAGS, shape.flags)
         .number(SET_KEY_TYPE, shape.key_type)
-        .number(SET_KEY_LEN, shape.key_len)
-        .number(SET_ID, shape.id);
+        .number(SET_KEY_LEN, shape.key_len);
+    let request = match shape.data {
+        Some(data) => request
+            .number(SET_DATA_TYPE, data.data_type)
+            .number(SET_DATA_LEN, data.len),
+        None => request,
+    };
+    let request = request.number(SET_ID, shape.id);
     let request = match (shape.size, shape.fields) {
         (0, []) => request,
         (size, fields) => request.nested(SET_DESC, |desc| {
@@ -279,8 +293,12 @@ fn fields(request: Request, element: &Element) -> Request {
         None => request,
     };
     let request = value(request, ELEM_KEY, &element.key);
-    match &element.key_end {
+    let request = match &element.key_end {
         Some(end) => value(request, ELEM_KEY_END, end),
+        None => request,
+    };
+    match &element.data {
+        Some(data) => value(request, ELEM_DATA, data),
         None => request,
     }
 }
@@ -322,6 +340,7 @@ fn arguments(data: Request, expression: &Expression) -> Request {
             let data = data.number(CT_KEY, *key).number(CT_DREG, REG32_00 + into);
             match of {
                 Some(Direction::Original) => data.attribute(CT_DIRECTION, &[0]),
+                Some(Direction::Reply) => data.attribute(CT_DIRECTION, &[1]),
                 None => data,
             }
         }
@@ -358,6 +377,15 @@ fn arguments(data: Request, expression: &Expression) -> Request {
             .attribute(LOG_GROUP, &group.to_be_bytes())
             .number(LOG_SNAPLEN, LOGGED_BYTES)
             .attribute(LOG_QTHRESHOLD, &LOGGED_AT_ONCE.to_be_bytes()),
+        Expression::Find { map, id } => data
+            .number(LOOKUP_SREG, REG32_00)
+            .number(LOOKUP_DREG, REG32_00)
+            .text(LOOKUP_SET, map)
+            .number(LOOKUP_SET_ID, *id),
+        Expression::Destination { family } => data
+            .number(NAT_TYPE, NAT_DESTINATION)
+            .number(NAT_FAMILY, u32::from(*family))
+            .number(NAT_ADDRESS, REG32_00),
         Expression::Accept => verdict(data, ACCEPT, None),
         Expression::Drop => verdict(data, DROP, None),
         Expression::Goto(chain) => verdict(data, GOTO, Some(chain)),

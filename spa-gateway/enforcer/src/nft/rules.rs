@@ -26,6 +26,8 @@ pub const FORWARD: &CStr = c"forward";
 pub const OUTPUT: &CStr = c"output";
 /// What leaves by another interface than it came.
 pub const POSTROUTING: &CStr = c"postrouting";
+/// What a session calls its resources by, before anything is decided; only where something has a name.
+pub const NAMING: &CStr = c"naming";
 /// From a session to the gateway.
 pub const FROM_TUNNEL: &CStr = c"from_tunnel";
 /// From the world to the gateway.

@@ -8,7 +8,7 @@ use std::ffi::CStr;
 
 use spa_order::MAX_FLOWS;
 
-use super::message::{CONCAT, CONSTANT, INTERVAL, SetShape, TIMEOUT};
+use super::message::{CONCAT, CONSTANT, DataShape, INTERVAL, MAP, SetShape, TIMEOUT};
 
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -34,6 +34,8 @@ pub enum Content {
     Own,
     /// the same with ranges
     OwnRange,
+    /// tunnel . published . protocol . port, and the address it stands for
+    Name,
 }
 
 /// One set.
@@ -91,6 +93,20 @@ pub const SETS: [Set; 24] = [
     set(Content::OwnRange, Family::V6, c"own_range6_3", 35),
 ];
 
+/// The maps of published addresses; only a table that has such an address has them.
+pub const NAMES: [Set; 2] = [
+    set(Content::Name, Family::V4, c"name4", 40),
+    set(Content::Name, Family::V6, c"name6", 41),
+];
+
+/// The map of one family.
+pub fn names_of(family: Family) -> &'static Set {
+    match family {
+        Family::V4 => &NAMES[0],
+        Family::V6 => &NAMES[1],
+    }
+}
+
 /// The sets of one content and family, in the order they are tried.
 pub fn sets_of(content: Content, family: Family) -> impl Iterator<Item = &'static Set> {
     SETS.iter()
@@ -143,18 +159,27 @@ impl Set {
         };
         let interval = match self.content {
             Content::FlowRange | Content::OwnRange => INTERVAL,
-            Content::Door | Content::WideDoor | Content::Flow | Content::Own => 0,
+            Content::Door | Content::WideDoor | Content::Flow | Content::Own | Content::Name => 0,
         };
+        let data = (self.content == Content::Name).then_some(DataShape {
+            data_type: address,
+            len: match self.family {
+                Family::V4 => 4,
+                Family::V6 => 16,
+            },
+        });
+        let map = if data.is_some() { MAP } else { 0 };
         let concatenated = if fields.is_empty() { 0 } else { CONCAT };
         SetShape {
             name: self.name,
             id: self.id,
-            flags: TIMEOUT | interval | concatenated,
+            flags: TIMEOUT | interval | concatenated | map,
             key_type: types,
             key_len,
             fields,
             size: MAX_FLOWS,
             byte_order: BIG_ENDIAN,
+            data,
         }
     }
 }
@@ -170,6 +195,7 @@ pub fn knock_shape() -> SetShape {
         fields: &[],
         size: 0,
         byte_order: MACHINE,
+        data: None,
     }
 }
 
@@ -184,6 +210,7 @@ pub fn keep_open_shape() -> SetShape {
         fields: &[1, 2],
         size: 0,
         byte_order: BIG_ENDIAN,
+        data: None,
     }
 }
 
@@ -197,9 +224,11 @@ mod tests {
 
     #[test]
     fn names_and_numbers_are_unique_and_every_range_has_all_its_layers() {
-        let names: BTreeSet<_> = SETS.iter().map(|set| set.name).collect();
-        let ids: BTreeSet<_> = SETS.iter().map(|set| set.id).collect();
-        assert_eq!((names.len(), ids.len()), (SETS.len(), SETS.len()));
+        let all = || SETS.iter().chain(&NAMES);
+        let names: BTreeSet<_> = all().map(|set| set.name).collect();
+        let ids: BTreeSet<_> = all().map(|set| set.id).collect();
+        let count = SETS.len() + NAMES.len();
+        assert_eq!((names.len(), ids.len()), (count, count));
         for family in [Family::V4, Family::V6] {
             assert_eq!(sets_of(Content::FlowRange, family).count(), LAYERS);
             assert_eq!(sets_of(Content::OwnRange, family).count(), LAYERS);

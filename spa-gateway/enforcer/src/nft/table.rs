@@ -13,7 +13,8 @@ use super::message::{
     BaseChain, Chain, ChainKind, Element, FAMILY, Hook, Message, Policy, TABLE, Writer as _,
 };
 use super::rules;
-use super::sets::{Family, SETS, keep_open_shape, knock_shape};
+use super::sets::{Family, NAMES, SETS, keep_open_shape, knock_shape};
+use super::tunnel;
 use crate::netlink::{Link, REQUEST_ACK, Request, attribute, be64, without_ack};
 
 /// Below `filter` (0): a foreign table's "established, accept" comes after us.
@@ -25,6 +26,8 @@ const RAW_PRIORITY: i32 = -300;
 const PASSING_PRIORITY: i32 = -150;
 /// `srcnat`.
 const NAT_PRIORITY: i32 = 100;
+/// Just before `dstnat` (-100): what a session asks for is ours to translate.
+const NAMING_PRIORITY: i32 = -110;
 
 /// One port of one protocol.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -121,6 +124,26 @@ pub fn create(link: &mut Link, writer: &mut Chosen, plan: &Plan) -> io::Result<(
     batch.send(link)
 }
 
+/// What translates published addresses, in the order the kernel can take it. A table has it from the first such address on:
+/// where there is none nobody's connections are looked at for it.
+pub fn naming(plan: &Plan, mut each: impl FnMut(&Message<'_>)) {
+    for map in &NAMES {
+        each(&Message::NewSet(&map.shape()));
+    }
+    each(&Message::NewChain(&Chain {
+        name: rules::NAMING,
+        base: Some(BaseChain {
+            hook: Hook::PreRouting,
+            priority: NAMING_PRIORITY,
+            kind: ChainKind::Nat,
+            policy: Policy::Accept,
+        }),
+    }));
+    for line in &tunnel::naming(plan) {
+        each(&Message::NewRule(line));
+    }
+}
+
 /// Everything that is in a new table, in the order the kernel can take it.
 pub fn contents(plan: &Plan, mut each: impl FnMut(&Message<'_>)) {
     fill(plan, &mut each);
@@ -198,6 +221,7 @@ fn constant(key: Vec<u8>) -> Element {
         key,
         key_end: None,
         timeout_ms: None,
+        data: None,
     }
 }
 

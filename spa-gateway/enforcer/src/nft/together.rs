@@ -1,7 +1,7 @@
 //! Opens many at once: one look at all, one transaction, one look back, instead of three calls and more for each.
 //!
 //! Invariant: what is given out as opened was shown by the kernel with the timeout that was ordered. Whatever is not as
-//! simple as that (an interval, an opening that comes twice, a refused transaction) is opened by itself, by
+//! simple as that (an interval, a published address, an opening that comes twice, a refused transaction) is opened by itself, by
 //! [`Table::open`], which finds out and says why.
 
 use std::collections::BTreeSet;
@@ -105,6 +105,9 @@ fn exact(wanted: &[(Opening, Ttl)]) -> Vec<Exact> {
     let mut seen = BTreeSet::new();
     let all = wanted.iter().enumerate();
     all.filter_map(|(place, (opening, ttl))| {
+        if matches!(opening, Opening::Flow(flow) if flow.published.is_some()) {
+            return None;
+        }
         let (content, family, key) = element::key(opening);
         let set = sets_of(content, family).next()?;
         let is_first = key.last.is_none() && seen.insert((set.id, key.first.clone()));

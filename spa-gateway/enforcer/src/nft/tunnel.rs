@@ -8,10 +8,10 @@ use std::ffi::CStr;
 
 use super::expression::{Direction, Expression};
 use super::rules::{
-    FAMILIES, FORWARD, FROM_TUNNEL, GRANTED, INTO_TUNNEL, Line, NEW, OUT_OF_TUNNEL, OUTPUT,
+    FAMILIES, FORWARD, FROM_TUNNEL, GRANTED, INTO_TUNNEL, Line, NAMING, NEW, OUT_OF_TUNNEL, OUTPUT,
     OWN_INTO_TUNNEL, REFUSED, push,
 };
-use super::sets::{Content, Family, sets_of};
+use super::sets::{Content, Family, names_of, sets_of};
 use super::table::{AccessLog, Plan};
 use super::words::*;
 use crate::access::{GROUP, TOLD_ALLOWED, TOLD_REFUSED};
@@ -122,31 +122,33 @@ fn astray(lines: &mut Vec<Line>, chain: &'static CStr, plan: &Plan) {
     }
 }
 
-/// ICMP errors about a connection whose flow lives.
+/// ICMP errors about a connection whose flow lives. The session's end of it is as the client wrote it, the resource's as the
+/// resource did: what was written to a published address is not where it went.
 fn errors_of_flows(lines: &mut Vec<Line>) {
     for family in FAMILIES {
         let number = icmp_of(family);
-        let (source, destination) = match family {
-            Family::V4 => (CT_SRC_IP, CT_DST_IP),
-            Family::V6 => (CT_SRC_IP6, CT_DST_IP6),
+        let source = match family {
+            Family::V4 => CT_SRC_IP,
+            Family::V6 => CT_SRC_IP6,
         };
-        let original = |key, into| {
-            one(Expression::Ct {
-                key,
-                of: Some(Direction::Original),
-                into,
-            })
+        let tracked = |key, of, into| {
+            let of = Some(of);
+            one(Expression::Ct { key, of, into })
         };
+        let client = tracked(source, Direction::Original, 0);
+        let resource = tracked(source, Direction::Reply, width(family));
+        let number_of = tracked(CT_PROTOCOL, Direction::Original, 2 * width(family));
+        let port = tracked(CT_PROTO_SRC, Direction::Reply, 2 * width(family) + 1);
         for content in [Content::Flow, Content::FlowRange] {
             for set in sets_of(content, family) {
                 let words = [
                     family_is(family),
                     protocol(number),
                     ct_state(RELATED),
-                    original(source, 0),
-                    original(destination, width(family)),
-                    original(CT_PROTOCOL, 2 * width(family)),
-                    original(CT_PROTO_DST, 2 * width(family) + 1),
+                    client.clone(),
+                    resource.clone(),
+                    number_of.clone(),
+                    port.clone(),
                     within(set.name, set.id),
                     accept(),
                 ];
@@ -180,6 +182,60 @@ pub fn output(lines: &mut Vec<Line>, plan: &Plan) {
         }
     }
     push(lines, OWN_INTO_TUNNEL, c"no live flow", &[counted_drop()]);
+}
+
+/// What a session asks for under a published address goes to where the resource is. The guard, behind this, sees that and nothing
+/// else; the answer is translated back by connection tracking, behind the guard.
+pub fn naming(plan: &Plan) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for family in FAMILIES {
+        let map = names_of(family);
+        let number = icmp_of(family);
+        let w = width(family);
+        let (echo_kind, nfproto) = match family {
+            Family::V4 => (8, 2),
+            Family::V6 => (128, 10),
+        };
+        let addresses = [
+            load_source(family, 0),
+            load_destination(family, w),
+            one(Expression::Meta {
+                key: META_L4PROTO,
+                into: 2 * w,
+            }),
+        ]
+        .concat();
+        let goes_there = vec![
+            Expression::Find {
+                map: map.name,
+                id: map.id,
+            },
+            Expression::Destination { family: nfproto },
+        ];
+        let ports = [
+            from(&plan.tunnel),
+            family_is(family),
+            not_protocol(number),
+            addresses.clone(),
+            load_port(Side::Destination, 2 * w + 1),
+            goes_there.clone(),
+        ];
+        push(&mut lines, NAMING, c"a published address", &ports);
+        let echo = [
+            from(&plan.tunnel),
+            family_is(family),
+            protocol(number),
+            icmp_type(echo_kind),
+            addresses,
+            one(Expression::Constant {
+                value: vec![0; 4],
+                into: 2 * w + 1,
+            }),
+            goes_there,
+        ];
+        push(&mut lines, NAMING, c"a published address, echo", &echo);
+    }
+    lines
 }
 
 /// Which end of the packet is the client's.

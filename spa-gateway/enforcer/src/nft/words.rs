@@ -19,11 +19,9 @@ const CT_STATE: u32 = 0;
 const CT_DIRECTION: u32 = 1;
 const CT_STATUS: u32 = 2;
 pub const CT_PROTOCOL: u32 = 10;
-pub const CT_PROTO_DST: u32 = 12;
+pub const CT_PROTO_SRC: u32 = 11;
 pub const CT_SRC_IP: u32 = 19;
-pub const CT_DST_IP: u32 = 20;
 pub const CT_SRC_IP6: u32 = 21;
-pub const CT_DST_IP6: u32 = 22;
 pub const ESTABLISHED: u32 = 1 << 1;
 pub const RELATED: u32 = 1 << 2;
 /// `IPS_CONFIRMED`: a packet of it went through before.

@@ -10,8 +10,8 @@ use super::element;
 use super::libnftnl::Library;
 use super::message::{Element, Message, Writer};
 use super::plain::Plain;
-use super::sets::{SETS, keep_open_shape, knock_shape, sets_of};
-use super::table::{AccessLog, Masquerade, Plan, Port, contents};
+use super::sets::{NAMES, SETS, keep_open_shape, knock_shape, sets_of};
+use super::table::{AccessLog, Masquerade, Plan, Port, contents, naming};
 
 /// Asserts it of one message.
 fn agree(message: &Message<'_>) {
@@ -53,6 +53,7 @@ fn on_every_message_that_makes_a_table() {
             agree(message);
             messages += 1;
         });
+        naming(&plan, agree);
     }
     assert!(messages > 2 * SETS.len(), "{messages} messages");
     for message in [
@@ -74,6 +75,7 @@ fn on_every_message_about_elements() {
         prefix,
         protocol: Protocol::Tcp,
         ports,
+        published: None,
     };
     for opening in [
         Opening::Door(Door {
@@ -90,6 +92,7 @@ fn on_every_message_about_elements() {
                 key: key.first.clone(),
                 key_end: key.last.clone(),
                 timeout_ms: Some(10_000),
+                data: None,
             };
             let old = Element {
                 timeout_ms: None,
@@ -100,6 +103,17 @@ fn on_every_message_about_elements() {
             agree(&Message::GetElement(&shape, &old));
             agree(&Message::DumpElements(&shape));
         }
+    }
+    for map in &NAMES {
+        let shape = map.shape();
+        let (key, data) = (vec![7; 16], Some(vec![10, 0, 5, 10]));
+        let name = Element {
+            key,
+            key_end: None,
+            timeout_ms: Some(10_000),
+            data,
+        };
+        agree(&Message::AddElements(&shape, std::slice::from_ref(&name)));
     }
     for shape in [knock_shape(), keep_open_shape()] {
         agree(&Message::DumpElements(&shape));

@@ -433,5 +433,6 @@ pub fn flow(destination: &str, port: u16) -> Flow {
         prefix: 32,
         protocol: Protocol::Tcp,
         ports: (port, port),
+        published: None,
     }
 }

@@ -9,6 +9,7 @@ use toml::de::DeValue;
 use super::{File, Table, Value};
 use crate::policy::error::PolicyError;
 use crate::policy::index::Index;
+use crate::policy::published;
 use crate::policy::read::{self, Wrong};
 use crate::policy::risk::Weights;
 use crate::policy::rule::{Effect, Factors};
@@ -180,6 +181,12 @@ impl File<'_> {
                     "rename one of them",
                 ));
             }
+            for (other_name, other) in &policy.resources {
+                let pair = ((other_name, other), (&name, &resource));
+                if let Some((what, remedy)) = published::clash(pair.0, pair.1) {
+                    return Err(self.wrong(key, &what, &remedy));
+                }
+            }
             policy.resources.insert(name, resource);
         }
         Ok(())
@@ -187,19 +194,28 @@ impl File<'_> {
 
     fn resource(&self, value: &Value<'_>) -> Result<Resource, PolicyError> {
         let table = self.table(value)?;
-        self.known(table, &["to", "ports", "mode", "sensitivity"], "a resource")?;
+        let keys = ["to", "as", "ports", "mode", "sensitivity"];
+        self.known(table, &keys, "a resource")?;
         let to = self.needed(value, table, "to", r#"as to = "10.0.5.10""#)?;
         let ports = self.needed(value, table, "ports", r#"as ports = ["443/tcp"]"#)?;
         let mode = table.get("mode").map(|mode| self.read(mode, mode_of));
         let sensitivity = table
             .get("sensitivity")
             .map(|points| self.number(points, 0..=MAX_POINTS));
-        Ok(Resource {
+        let mut resource = Resource {
             to: self.read(to, read::target)?,
+            published: None,
             ports: self.some(ports, self.strings(ports, MAX_PORTS, read::ports)?)?,
             mode: mode.transpose()?.unwrap_or(Mode::Enforce),
             sensitivity: sensitivity.transpose()?.unwrap_or(0),
-        })
+        };
+        if let Some(value) = table.get("as") {
+            let address = self.read(value, read::published)?;
+            published::fit(&resource, address)
+                .map_err(|(what, remedy)| self.wrong(value, &what, &remedy))?;
+            resource.published = Some(address);
+        }
+        Ok(resource)
     }
 }
 
