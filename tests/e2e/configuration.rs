@@ -310,6 +310,36 @@ fn a_foreign_base_chain_that_would_drop_us_is_named() {
     }
 }
 
+/// A flowtable takes connections past every table, so the start and `doctor` name it, until it leaves the tunnel out.
+#[test]
+fn a_flowtable_that_would_take_sessions_is_named() {
+    let town = Town::build().unwrap();
+    let mut gateway = Gateway::init(&town).unwrap();
+    let offloads = "table inet fast {
+        flowtable f { hook ingress priority 0; devices = { eth0, lan0 }; }
+        chain pass { type filter hook forward priority 10; ip protocol tcp flow add @f; }
+    }";
+    if let Err(refused) = town.gateway.nft(offloads) {
+        eprintln!("SKIPPED, NOT PASSED: this kernel has no flowtable: {refused}");
+        return;
+    }
+    gateway.start().unwrap();
+    let named = "chain pass of table inet fast gives connections to a flowtable";
+    let said = gateway.daemon().said();
+    assert!(said.contains(named), "{said}");
+    let doctor = || {
+        let ended = gateway.admin(&["doctor"]).unwrap();
+        ended.out + &ended.err
+    };
+    assert!(doctor().contains(named), "{}", doctor());
+    for end in ["iifname", "oifname"] {
+        let remedy = format!("insert rule inet fast pass {end} spa0 accept");
+        assert!(doctor().contains(&remedy), "{}", doctor());
+        town.gateway.nft(&remedy).unwrap();
+    }
+    assert!(!doctor().contains(named), "{}", doctor());
+}
+
 /// Two gateways do not share one namespace: the second says what is in the way and leaves the first alone.
 #[test]
 fn a_second_daemon_is_refused() {

@@ -204,7 +204,7 @@ fn nobody_passes_through_the_gateway_around_the_tunnel() {
 }
 
 /// A genuine knock that the router swallowed, as it left the client.
-fn a_knock_that_never_arrived(town: &Town, ana: &mut spa_tests::person::Person) -> Packet {
+pub fn a_knock_that_never_arrived(town: &Town, ana: &mut spa_tests::person::Person) -> Packet {
     let leaving = Wire::tap(&town.client, "eth0", Direction::Outgoing).unwrap();
     block(&town.router, true);
     let code = ana.fresh_code().unwrap();

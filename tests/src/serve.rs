@@ -1,12 +1,13 @@
 //! What stands in the LAN, a tiny web server and a "database", and what a person does with it: fetch a page, watch a stream.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::net::Namespace;
 use crate::wait::watch;
@@ -15,6 +16,8 @@ use crate::wait::watch;
 pub const PAGE: &str = "the wiki's front page\n";
 /// What the database greets with.
 pub const GREETING: &str = "database ready\n";
+/// How long a server may take to answer before it counts as gone, on a machine that compiles at the same time.
+const ANSWER: Duration = Duration::from_millis(1500);
 /// How often a stream says something.
 const BEAT: Duration = Duration::from_millis(10);
 
@@ -139,6 +142,53 @@ impl Stream {
             (last.elapsed() >= span).then_some(last)
         })
     }
+}
+
+/// What a server says by itself.
+///
+/// # Errors
+/// When it says nothing in time.
+pub fn greeting(mut stream: TcpStream) -> anyhow::Result<String> {
+    let mut words = vec![0; GREETING.len()];
+    stream.read_exact(&mut words).context("a greeting")?;
+    Ok(String::from_utf8(words)?)
+}
+
+/// Whether a connection to the "database" still carries both ways: something is said, and comes back in a moment.
+pub fn is_alive(stream: &mut TcpStream) -> bool {
+    const WORD: &[u8] = b"still there?";
+    let answered = |stream: &mut TcpStream| -> std::io::Result<bool> {
+        stream.set_read_timeout(Some(ANSWER))?;
+        stream.write_all(WORD)?;
+        let mut heard = Vec::new();
+        let mut buffer = [0; 1024];
+        // A greeting may come first.
+        while !heard.ends_with(WORD) {
+            match stream.read(&mut buffer)? {
+                0 => return Ok(false),
+                length => heard.extend(&buffer[..length]),
+            }
+        }
+        Ok(true)
+    };
+    answered(stream).unwrap_or(false)
+}
+
+/// Whether a machine answers an echo request of IPv4 within `limit`.
+///
+/// # Errors
+/// When none can be sent.
+pub fn ping(space: &Namespace, to: IpAddr, limit: Duration) -> anyhow::Result<bool> {
+    space.sysctl("net/ipv4/ping_group_range", "0 65535")?;
+    space.run(|| {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::ICMPV4))?;
+        socket.set_read_timeout(Some(limit))?;
+        // Type, code, checksum and identifier (the kernel's to fill in), sequence number.
+        let request = [8, 0, 0, 0, 0, 0, 0, 1];
+        // Where there is no way at all, nothing answers either.
+        let sent = socket.send_to(&request, &SocketAddr::new(to, 0).into());
+        Ok(sent.is_ok() && (&socket).read(&mut [0; 64]).is_ok())
+    })?
 }
 
 /// A TCP connection from a namespace.
