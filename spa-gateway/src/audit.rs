@@ -171,6 +171,7 @@ const fn is_denial(kind: AuditKind) -> bool {
         | AuditKind::ClockUntrusted
         | AuditKind::ClockTrusted
         | AuditKind::ClockAccepted
+        | AuditKind::RiskRaised
         | AuditKind::ApprovalAsked
         | AuditKind::ApprovalGiven
         | AuditKind::GrantMade

@@ -178,7 +178,7 @@ fn of_clause(clause: &Clause) -> ExplainedClause {
     }
 }
 
-fn of_risk(part: &RiskPart) -> ExplainedRisk {
+pub(crate) fn of_risk(part: &RiskPart) -> ExplainedRisk {
     ExplainedRisk {
         factor: part.factor.to_owned(),
         points: part.points,

@@ -5,11 +5,11 @@ use std::net::Ipv4Addr;
 
 use spa_gateway::config::Paths;
 use spa_gateway::store::{Founding, Store};
-use spa_gateway_core::policy::{HourSeen, Network, NetworkSeen, PortRange, Signals};
+use spa_gateway_core::policy::{Facts, HourSeen, Network, NetworkSeen, PortRange, Signals};
 use spa_gateway_core::{
-    ApprovalRow, Change, CredentialRow, GrantRow, KeyKind, KeyRow, KnockKeyRow, LearnedRow,
-    LockRow, LockTarget, Name, PersonKind, PersonRow, Record, RestingRow, SessionRow, Snapshot,
-    Standing, TotpRow, Waiting,
+    Amount, ApprovalRow, Change, CredentialRow, FactsRow, GrantRow, KeyKind, KeyRow, KnockKeyRow,
+    LearnedRow, LockRow, LockTarget, Name, PersonKind, PersonRow, Record, RestingRow, SessionRow,
+    Snapshot, Standing, TotpRow, UsualRow, Waiting,
 };
 use spa_proto::{
     CredentialId, CredentialKey, KnockSecret, ProofPublic, SessionId, SessionKey, TotpSecret,
@@ -175,6 +175,27 @@ fn learned(who: &str, ports: &str, knocks: u32) -> Change {
     })
 }
 
+fn used(who: &str, days: u32) -> Change {
+    let amount = |bytes| Amount {
+        bytes,
+        connections: 3,
+    };
+    Change::Used(UsualRow {
+        person: name(who),
+        resource: name("plc"),
+        day: 20_000,
+        today: amount(5),
+        most: amount(1 << 40),
+        days,
+    })
+}
+
+fn known(credential: CredentialId, text: &str) -> Change {
+    let facts = Facts::parse(text);
+    assert!(facts.newest().is_some(), "{text}");
+    Change::FactsKept(FactsRow { credential, facts })
+}
+
 /// A story in which every kind of change happens. Changes cannot be copied, so it is told twice.
 fn story() -> Vec<Change> {
     let standing = |standing| Change::CredentialStanding {
@@ -207,6 +228,11 @@ fn story() -> Vec<Change> {
         Change::SessionRekeyed {
             session: SessionId::from_bytes([3; 8]),
             key: SessionKey::from_bytes([8; 32]),
+        },
+        Change::SessionMoved {
+            session: SessionId::from_bytes([3; 8]),
+            source: "[2001:db8::7]:40000".parse().expect("an address"),
+            signals: Signals::parse("new usual 3"),
         },
         Change::SessionReduced {
             session: SessionId::from_bytes([3; 8]),
@@ -296,6 +322,19 @@ fn story() -> Vec<Change> {
             resource: name("plc"),
             ports: PortRange::parse("8000-8100/udp").expect("ports"),
         },
+        used("bo", 1),
+        used("ana", 7),
+        used("bo", 2),
+        Change::UseForgotten {
+            person: name("bo"),
+            resource: name("plc"),
+        },
+        used("bo", 3),
+        known(ONE, "firewall true self-reported 5"),
+        known(TWO, "firewall false mdm 6"),
+        known(ONE, "patch_age 12d attested 7"),
+        Change::FactsForgotten { credential: ONE },
+        known(ONE, "firewall true self-reported 8"),
         Change::FloorSet { floor: at(77_777) },
         // What is not there is not made by a change of it.
         Change::Answered {
@@ -332,6 +371,8 @@ fn shown(snapshot: &Snapshot) -> Vec<String> {
         .chain(rows(&snapshot.waiting))
         .chain(rows(&snapshot.habits))
         .chain(rows(&snapshot.learned))
+        .chain(rows(&snapshot.usual))
+        .chain(rows(&snapshot.facts))
         .chain(keys)
         .chain(
             snapshot

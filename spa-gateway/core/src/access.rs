@@ -1,7 +1,8 @@
 //! The access log: which connections a session begins inside its tunnel, whether it may, by which rule, and how much
 //! went through when it ends.
 //!
-//! It decides nothing: the kernel let the packet pass or not before this hears of it. Invariants: one session writes so
+//! It decides nothing: the kernel let the packet pass or not before this hears of it. How many connections a person has
+//! is counted for what is usual (`usual.rs`), also of those that are not written. Invariants: one session writes so
 //! many lines and no more, and cannot keep those of another out; what is not written is counted and said; connections
 //! that pass and attempts that do not have buckets of their own, so that a port scan hides nothing.
 
@@ -22,6 +23,7 @@ use crate::name::Name;
 use crate::outbox::Waiter;
 use crate::policy::{Authority, Decision, flows_of};
 use crate::time::{Moment, Now};
+use crate::usual::Amount;
 
 /// Lines about connections of one session that pass: 100 at once, two a second.
 const ALLOWED: Rate = Rate {
@@ -303,10 +305,17 @@ impl Gateway {
         if self.is_control_channel(&connection) {
             return;
         }
+        let resource = self.resource_of(about.session, &connection);
+        if let Some(resource) = &resource {
+            let once = Amount {
+                bytes: 0,
+                connections: 1,
+            };
+            self.used(&about.person, resource, once, now);
+        }
         if !self.may_write(about.session, now, |meter| &mut meter.allowed) {
             return self.access.skip(about, AccessKind::Allowed);
         }
-        let resource = self.resource_of(about.session, &connection);
         let rule = resource
             .as_ref()
             .and_then(|resource| self.authority(about.session, resource, now));

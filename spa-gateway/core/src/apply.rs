@@ -89,7 +89,8 @@ impl Snapshot {
                 self.credential(credential, |row| row.confirmed = true)
             }
             Change::CredentialErased { credential } => {
-                self.credentials.retain(|row| row.id != credential)
+                self.credentials.retain(|row| row.id != credential);
+                self.facts.retain(|row| row.credential != credential);
             }
             Change::Resynced {
                 credential,
@@ -112,6 +113,10 @@ impl Snapshot {
                 self.waiting.retain(|row| row.person != person);
                 self.habits.retain(|row| row.person != person);
                 self.learned.retain(|row| row.person != person);
+                self.usual.retain(|row| row.person != person);
+                let credentials = &self.credentials;
+                self.facts
+                    .retain(|row| credentials.iter().any(|of| of.id == row.credential));
             }
             Change::TotpReplaced {
                 person,
@@ -171,6 +176,30 @@ impl Snapshot {
             } => self.learned.retain(|row| {
                 (&row.person, &row.resource, row.ports) != (&person, &resource, ports)
             }),
+            Change::Used(row) => {
+                let about = (row.person.clone(), row.resource.clone());
+                self.usual
+                    .retain(|kept| (&kept.person, &kept.resource) != (&about.0, &about.1));
+                self.usual.push(row);
+            }
+            Change::UseForgotten { person, resource } => self
+                .usual
+                .retain(|kept| (&kept.person, &kept.resource) != (&person, &resource)),
+            Change::FactsKept(row) => {
+                self.facts.retain(|kept| kept.credential != row.credential);
+                self.facts.push(row);
+            }
+            Change::FactsForgotten { credential } => {
+                self.facts.retain(|kept| kept.credential != credential);
+            }
+            Change::SessionMoved {
+                session,
+                source,
+                signals,
+            } => {
+                let moved = self.sessions.iter_mut().filter(|row| row.id == session);
+                moved.for_each(|row| (row.source, row.signals) = (source, signals));
+            }
             Change::KnockKeyMade(row) => self.knock_keys.push(row),
             Change::KnockKeyErased { kid } => self.knock_keys.retain(|row| row.kid != kid),
             Change::FloorSet { floor } => self.floor = floor,

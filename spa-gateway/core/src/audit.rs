@@ -129,6 +129,8 @@ audit_kinds! {
     ClockAccepted = "clock-accepted";
     /// A policy would have denied what passed, since the resource is being learned.
     WouldBeDenied = "would-be-denied";
+    /// Somebody does more than usual with a resource, and the risk rises by it.
+    RiskRaised = "risk-raised";
     /// Somebody waits for an approval.
     ApprovalAsked = "approval-asked";
     /// An approver agreed.

@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::net::SocketAddr;
 
 use spa_proto::{
     CredentialId, CredentialKey, ProofPublic, SessionId, SessionKey, TotpSecret, WallTime,
@@ -11,8 +12,11 @@ use crate::exception::{ApprovalRow, GrantRow, Waiting};
 use crate::learning::LearnedRow;
 use crate::lock::{LockRow, LockTarget};
 use crate::name::Name;
-use crate::policy::{Network, PortRange};
-use crate::snapshot::{CredentialRow, KnockKeyRow, PersonRow, RestingRow, SessionRow, Standing};
+use crate::policy::{Network, PortRange, Signals};
+use crate::snapshot::{
+    CredentialRow, FactsRow, KnockKeyRow, PersonRow, RestingRow, SessionRow, Standing,
+};
+use crate::usual::UsualRow;
 
 /// Changes that are on disk together or not at all. Several records may share one commit, in their order.
 #[derive(Debug)]
@@ -215,6 +219,31 @@ pub enum Change {
         resource: Name,
         /// Through which ports.
         ports: PortRange,
+    },
+    /// What somebody did with a resource was counted; a row about the same is replaced.
+    Used(UsualRow),
+    /// What somebody did with a resource is forgotten.
+    UseForgotten {
+        /// Who.
+        person: Name,
+        /// With what.
+        resource: Name,
+    },
+    /// What is known of a device; what was known before is replaced.
+    FactsKept(FactsRow),
+    /// What is known of a device counts no more.
+    FactsForgotten {
+        /// Its credential.
+        credential: CredentialId,
+    },
+    /// A session is held from another address.
+    SessionMoved {
+        /// Which.
+        session: SessionId,
+        /// From where.
+        source: SocketAddr,
+        /// How that stands to the habits of its person.
+        signals: Option<Signals>,
     },
     /// A knock key was made.
     KnockKeyMade(KnockKeyRow),

@@ -14,12 +14,14 @@ use crate::name::Name;
 use crate::policy::{Decision, Factors, Facts, Policy, Request, RiskInput, Signals};
 use crate::snapshot::PersonKind;
 use crate::time::Now;
+use crate::usual::Usual;
 
 /// What policy is asked with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Circumstances<'a> {
     pub(crate) policy: &'a Policy,
     pub(crate) exceptions: &'a Exceptions,
+    pub(crate) usual: &'a Usual,
     pub(crate) person: &'a Name,
     pub(crate) source: IpAddr,
     pub(crate) factors: Factors,
@@ -52,6 +54,7 @@ impl Circumstances<'_> {
                 .signals
                 .as_ref()
                 .map_or(RiskInput::Unknown, RiskInput::Signals),
+            usage: self.usual.usage(self.person, resource, self.now),
             approvals: &approvals,
             grant: self.exceptions.grant(self.person, resource),
             lock: self.locked.then_some("them"),
@@ -81,6 +84,7 @@ impl Gateway {
         Some(Circumstances {
             policy: &self.policy,
             exceptions: &self.exceptions,
+            usual: &self.usual,
             person: &credential.person,
             source,
             factors: match person.kind {

@@ -82,6 +82,8 @@ impl Gateway {
     /// The process is about to stop: saves the floor, and what was counted.
     pub fn handle_stop(&mut self, now: Now) {
         self.save_learned(true, now);
+        self.save_usual(true, now);
+        self.save_facts(true, now);
         let settled = |reference: &Reference| reference.is_settled(FLOOR_EVERY, now);
         if self.is_clock_believed(now) && self.clock.reference.as_ref().is_some_and(settled) {
             self.set_floor(now);
@@ -189,6 +191,8 @@ impl Gateway {
             self.void_old_invites(now);
             self.end_exceptions(now);
             self.save_learned(false, now);
+            self.save_usual(false, now);
+            self.save_facts(false, now);
             self.rotate_knock_keys(now, entropy);
             let steady = |reference: &Reference| reference.is_steady_for(FLOOR_EVERY, now);
             if now.wall.since(self.clock.floor) >= FLOOR_EVERY

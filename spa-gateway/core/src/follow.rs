@@ -14,11 +14,13 @@ use crate::audit::AuditKind;
 use crate::change::{Change, Record};
 use crate::closing::EndReason;
 use crate::credential::{AnsweredWith, Refused, Verdicts};
+use crate::effect::EffectKind;
 use crate::entropy::Entropy;
 use crate::factors::ProvenKnock;
 use crate::gateway::Gateway;
 use crate::guard::FreshKnock;
 use crate::marks::answered;
+use crate::outbox::Waiter;
 use crate::plan::{OnFailure, Operation, Step};
 use crate::policy::Signals;
 use crate::refusal::Refusal;
@@ -216,6 +218,14 @@ impl Gateway {
             session.source = to;
             session.signals = signals;
         }
+        let moved = Change::SessionMoved {
+            session: id,
+            source: to,
+            signals,
+        };
+        let changes = [moved].into();
+        self.outbox
+            .put(EffectKind::Record(Record { changes }), Waiter::Nobody);
         self.review(id, now);
         Ok(())
     }

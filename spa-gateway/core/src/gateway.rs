@@ -27,6 +27,7 @@ use crate::credential::{Credential, Key};
 use crate::doors::DoorBook;
 use crate::effect::{Effect, EffectKind};
 use crate::exception::Exceptions;
+use crate::facts::UnsavedFacts;
 use crate::habit::Habits;
 use crate::knock_keys::KnockKeys;
 use crate::learning::Learned;
@@ -46,6 +47,7 @@ use crate::step::{Reference, precedes};
 use crate::tags::{KeyRef, TagTable};
 use crate::time::{Moment, Now};
 use crate::upkeep::Upkeep;
+use crate::usual::Usual;
 
 /// The most persons and machines.
 pub const MAX_PERSONS: usize = 16_384;
@@ -75,6 +77,8 @@ pub struct Gateway {
     pub(crate) exceptions: Exceptions,
     pub(crate) learned: Learned,
     pub(crate) access: AccessLog,
+    pub(crate) usual: Usual,
+    pub(crate) unsaved_facts: UnsavedFacts,
 
     pub(crate) sessions: Sessions,
     pub(crate) pool: Pool,
@@ -150,6 +154,8 @@ impl Gateway {
             exceptions: Exceptions::restore(snapshot.grants, snapshot.approvals, snapshot.waiting),
             learned: Learned::restore(snapshot.learned),
             access: AccessLog::default(),
+            usual: Usual::restore(snapshot.usual),
+            unsaved_facts: UnsavedFacts::default(),
             sessions: Sessions::default(),
             doors: DoorBook::default(),
             operations: BTreeMap::new(),
@@ -174,6 +180,7 @@ impl Gateway {
         for row in snapshot.credentials {
             gateway.restore_credential(row, FAILURE_TOKENS_AFTER_RESTART, now.mono);
         }
+        gateway.restore_facts(snapshot.facts);
         for row in snapshot.resting {
             let until = now.mono.after(row.until.since(now.wall));
             gateway.pool.rest(row.tunnel4, row.tunnel6, until);

@@ -74,8 +74,8 @@ impl Gateway {
 
     /// Remembers what the device says of itself; an OPEN without posture leaves what is known.
     fn take_posture(&mut self, id: CredentialId, ask: &OpenAsk, now: Now) {
-        if let (Some(report), Some(credential)) = (&ask.posture, self.credentials.get_mut(&id)) {
-            credential.memory.facts = facts_of_report(report, now.wall);
+        if let Some(report) = &ask.posture {
+            self.know(id, facts_of_report(report, now.wall));
         }
     }
 

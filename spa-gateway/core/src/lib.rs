@@ -54,6 +54,7 @@ mod enrol;
 mod entropy;
 mod exception;
 mod factors;
+mod facts;
 mod follow;
 mod gateway;
 mod grant;
@@ -84,6 +85,7 @@ mod step;
 mod tags;
 mod time;
 mod upkeep;
+mod usual;
 #[cfg(any(test, feature = "vectors"))]
 mod vectors;
 mod work;
@@ -103,7 +105,7 @@ pub use change::{Change, Record};
 pub use channel::{Call, CallAnswer, CallId, CallRefusal, Caller, MISSED_REPORTS};
 pub use clock::FLOOR_EVERY;
 pub use closing::{EndReason, LAST_ANSWER, LAST_WORD, RETRY};
-pub use count::COUNT_EVERY;
+pub use count::{COUNT_EVERY, Passed};
 pub use credential::{ENROL_WITHIN, MAX_CANDIDATES, MAX_FAILURES, MAX_REPEATS, REPEAT_WITHIN};
 pub use effect::{Effect, EffectFailure, EffectId, EffectKind, Reply};
 pub use entropy::{Entropy, Purpose};
@@ -128,11 +130,12 @@ pub use settings::{
     LONGEST_DOOR, LONGEST_SESSION, OFTENEST_REPORT, RAREST_REPORT, SHORTEST_DOOR, Settings,
 };
 pub use snapshot::{
-    CredentialRow, HabitRow, KeyKind, KeyRow, KnockKeyRow, PersonKind, PersonRow, RestingRow,
-    SessionRow, Snapshot, Standing, TotpRow,
+    CredentialRow, FactsRow, HabitRow, KeyKind, KeyRow, KnockKeyRow, PersonKind, PersonRow,
+    RestingRow, SessionRow, Snapshot, Standing, TotpRow,
 };
 pub use start::PresentPeer;
 pub use step::{ClockStep, STEP_BELIEVED};
 pub use time::{Moment, Now};
+pub use usual::{Amount, ENOUGH_DAYS, UsualRow};
 #[cfg(any(test, feature = "vectors"))]
 pub use vectors::Recollection;

@@ -9,6 +9,7 @@ use core::net::{IpAddr, SocketAddr};
 use spa_order::{Door, Flow};
 use spa_proto::{CredentialId, SessionId, SessionKey, WallTime};
 
+use crate::count::Passed;
 use crate::effect::EffectId;
 use crate::name::Name;
 use crate::policy::Signals;
@@ -83,8 +84,8 @@ pub(crate) struct Seen {
     pub(crate) handshake: bool,
     pub(crate) rx: u64,
     pub(crate) tx: u64,
-    /// The packets of each flow when they were last counted.
-    pub(crate) counted: BTreeMap<Flow, u64>,
+    /// What had gone through each flow when it was last counted.
+    pub(crate) counted: BTreeMap<Flow, Passed>,
     /// When some were last found to have gone through; `None` before the first count.
     pub(crate) active: Option<Moment>,
     /// The look that is under way.

@@ -16,7 +16,9 @@ use crate::exception::{ApprovalRow, GrantRow, Waiting};
 use crate::learning::LearnedRow;
 use crate::lock::LockRow;
 use crate::name::Name;
+use crate::policy::Facts;
 use crate::policy::{Network, Signals};
+use crate::usual::UsualRow;
 
 /// The durable state of a gateway. A secret in it is sealed by the store (SPEC §14).
 #[derive(Debug, Default)]
@@ -44,6 +46,10 @@ pub struct Snapshot {
     pub habits: Vec<HabitRow>,
     /// What was learned of resources in observe mode.
     pub learned: Vec<LearnedRow>,
+    /// How much of each resource is usual for each person.
+    pub usual: Vec<UsualRow>,
+    /// What is known of devices.
+    pub facts: Vec<FactsRow>,
     /// No time before this one is believed (SPEC §7).
     pub floor: WallTime,
 }
@@ -196,6 +202,15 @@ pub struct HabitRow {
     pub networks: BTreeMap<Network, WallTime>,
     /// How many knocks were let in, for each hour of the day in the policy's zone.
     pub hours: [u32; 24],
+}
+
+/// What a device said of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FactsRow {
+    /// Its credential.
+    pub credential: CredentialId,
+    /// What it said, and when.
+    pub facts: Facts,
 }
 
 /// Tunnel addresses that rest (SPEC §11).

@@ -97,6 +97,8 @@ impl Snapshot {
             waiting: self.waiting.clone(),
             habits: self.habits.clone(),
             learned: self.learned.clone(),
+            usual: self.usual.clone(),
+            facts: self.facts.clone(),
             floor: self.floor,
         }
     }

@@ -5,7 +5,9 @@ use spa_gateway_core::policy::Report;
 
 use crate::audit::printable;
 use crate::calendar::utc;
-use crate::control::protocol::{Device, Exceptions, Lock, Session, Status, User, UserKind};
+use crate::control::protocol::{
+    Device, Exceptions, Lock, Session, SessionRisk, Status, User, UserKind,
+};
 use crate::explain::Explanation;
 
 /// Prints a value as JSON on one line.
@@ -203,14 +205,32 @@ pub fn sessions(sessions: &[Session]) {
                 session.state.clone(),
                 resources,
                 session.source.clone(),
+                risk(&session.risk),
                 utc(session.not_after),
             ]
         })
         .collect();
     table(
-        &["SESSION", "DEVICE", "STATE", "REACHES", "FROM", "UNTIL"],
+        &[
+            "SESSION", "DEVICE", "STATE", "REACHES", "FROM", "RISK", "UNTIL",
+        ],
         &rows,
     );
+}
+
+/// The highest risk of a session's resources, with the names of what it is the sum of.
+fn risk(of: &[SessionRisk]) -> String {
+    let Some(highest) = of.iter().max_by_key(|risk| risk.points) else {
+        return "-".to_owned();
+    };
+    let parts = highest.parts.iter();
+    let parts: Vec<_> = parts
+        .map(|part| format!("{} {}", part.factor, part.points))
+        .collect();
+    match &parts[..] {
+        [] => "0".to_owned(),
+        some => format!("{} ({})", highest.points, some.join(", ")),
+    }
 }
 
 /// Prints how the gateway is.

@@ -343,6 +343,19 @@ pub struct Session {
     pub received: u64,
     /// Bytes sent to its peer.
     pub sent: u64,
+    /// What the risk of each of its resources is now.
+    pub risk: Vec<SessionRisk>,
+}
+
+/// The risk of a resource of a session.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SessionRisk {
+    /// The resource.
+    pub resource: String,
+    /// The sum.
+    pub points: u16,
+    /// What it is the sum of, each with what was seen; nothing that is zero.
+    pub parts: Vec<crate::explain::ExplainedRisk>,
 }
 
 /// A new invite.

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use spa_gateway_core::{
-    AccessRecord, AuditKind, AuditRecord, Effect, EffectFailure, EffectId, EffectKind, PeerState,
-    Record, Reply,
+    AccessRecord, AuditKind, AuditRecord, Effect, EffectFailure, EffectId, EffectKind, Passed,
+    PeerState, Record, Reply,
 };
-use spa_order::{Answer, Flow, Opening, Order, PeerReport};
+use spa_order::{Answer, Flow, Opening, Order, PeerReport, Usage};
 use tracing::{debug, error, info, warn};
 
 use super::{AUDIT_WAITS, Daemon, DaemonError};
@@ -160,16 +160,19 @@ impl Daemon {
         Ok(())
     }
 
-    /// Has the core know how many packets went through each flow.
+    /// Has the core know what went through each flow.
     fn count_flows(&mut self) -> Result<(), DaemonError> {
         let openings = self.link.list_openings()?;
         let flows = openings
             .into_iter()
             .filter_map(|(opening, usage)| match opening {
-                Opening::Flow(flow) => Some((flow, usage.packets)),
+                Opening::Flow(flow) => {
+                    let Usage { packets, bytes, .. } = usage;
+                    Some((flow, Passed { packets, bytes }))
+                }
                 Opening::Door(_) => None,
             });
-        let counts: Vec<(Flow, u64)> = flows.collect();
+        let counts: Vec<(Flow, Passed)> = flows.collect();
         self.gateway.handle_counts(&counts, clock::now());
         Ok(())
     }

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+use spa_gateway_core::policy::RiskPart;
 use spa_gateway_core::{DeviceView, InviteView, Name, PersonKind, Refusal, SessionView, Standing};
 use spa_order::Opening;
 
 use super::{Daemon, DaemonError};
 use crate::capture::KernelQueue;
 use crate::clock;
-use crate::control::protocol::{Device, Session, Status, User, UserKind};
+use crate::control::protocol::{Device, Session, SessionRisk, Status, User, UserKind};
+use crate::explain::of_risk;
 use crate::store::Freshness;
 
 impl Daemon {
@@ -48,7 +50,13 @@ impl Daemon {
     }
 
     pub(super) fn sessions(&self) -> Vec<Session> {
-        self.gateway.sessions().map(of_session).collect()
+        let now = clock::now();
+        let sessions = self.gateway.sessions();
+        let weighed = sessions.map(|session| {
+            let risk = self.gateway.session_risk(session.id, now);
+            of_session(session, risk)
+        });
+        weighed.collect()
     }
 
     pub(super) fn status(&mut self) -> Result<Status, DaemonError> {
@@ -150,7 +158,14 @@ fn of_invite(invite: &InviteView) -> Device {
     }
 }
 
-fn of_session(session: SessionView) -> Session {
+fn of_session(session: SessionView, risk: Vec<(Name, Vec<RiskPart>)>) -> Session {
+    let risk = risk.into_iter().map(|(resource, parts)| SessionRisk {
+        resource: resource.to_string(),
+        points: parts
+            .iter()
+            .fold(0, |sum: u16, part| sum.saturating_add(part.points)),
+        parts: parts.iter().map(of_risk).collect(),
+    });
     let addresses = [
         session.tunnel4.map(|address| address.to_string()),
         session.tunnel6.map(|address| address.to_string()),
@@ -170,5 +185,6 @@ fn of_session(session: SessionView) -> Session {
         not_after: session.not_after.as_millis(),
         received: session.rx,
         sent: session.tx,
+        risk: risk.collect(),
     }
 }

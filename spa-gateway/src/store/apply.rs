@@ -270,6 +270,49 @@ pub(super) fn apply(db: &Connection, seal: &Seal, change: &Change) -> Result<(),
             "DELETE FROM learned WHERE person = ?1 AND resource = ?2 AND ports = ?3",
             params![person.as_str(), resource.as_str(), ports.to_string()],
         ),
+        Change::Used(row) => run(
+            db,
+            "INSERT OR REPLACE INTO usual (person, resource, day, bytes, connections, most_bytes,
+             most_connections, days) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                row.person.as_str(),
+                row.resource.as_str(),
+                int(row.day),
+                int(row.today.bytes),
+                int(row.today.connections),
+                int(row.most.bytes),
+                int(row.most.connections),
+                row.days
+            ],
+        ),
+        Change::UseForgotten { person, resource } => run(
+            db,
+            "DELETE FROM usual WHERE person = ?1 AND resource = ?2",
+            params![person.as_str(), resource.as_str()],
+        ),
+        Change::FactsKept(row) => run(
+            db,
+            "INSERT OR REPLACE INTO facts (credential, facts) VALUES (?1, ?2)",
+            params![row.credential.as_bytes(), row.facts.to_string()],
+        ),
+        Change::FactsForgotten { credential } => run(
+            db,
+            "DELETE FROM facts WHERE credential = ?1",
+            params![credential.as_bytes()],
+        ),
+        Change::SessionMoved {
+            session,
+            source,
+            signals,
+        } => run(
+            db,
+            "UPDATE session SET source = ?2, signals = ?3 WHERE id = ?1",
+            params![
+                session.as_bytes(),
+                source.to_string(),
+                signals.map(|signals| signals.to_string())
+            ],
+        ),
         Change::KnockKeyMade(row) => insert_knock_key(db, seal, row),
         Change::KnockKeyErased { kid } => {
             run(db, "DELETE FROM knock_key WHERE kid = ?1", params![kid])
@@ -420,11 +463,17 @@ fn erase_credential(db: &Connection, credential: CredentialId) -> Result<(), Sto
         "DELETE FROM credential_key WHERE credential = ?1",
         params![id],
     )?;
+    run(db, "DELETE FROM facts WHERE credential = ?1", params![id])?;
     run(db, "DELETE FROM credential WHERE id = ?1", params![id])
 }
 
 fn erase_person(db: &Connection, person: &Name) -> Result<(), StoreError> {
     let name = person.as_str();
+    run(
+        db,
+        "DELETE FROM facts WHERE credential IN (SELECT id FROM credential WHERE person = ?1)",
+        params![name],
+    )?;
     run(
         db,
         "DELETE FROM credential_key WHERE credential IN (SELECT id FROM credential WHERE person = ?1)",
@@ -443,6 +492,7 @@ fn erase_person(db: &Connection, person: &Name) -> Result<(), StoreError> {
         "DELETE FROM habit_network WHERE person = ?1",
         "DELETE FROM habit_hour WHERE person = ?1",
         "DELETE FROM learned WHERE person = ?1",
+        "DELETE FROM usual WHERE person = ?1",
     ] {
         run(db, statement, params![name])?;
     }

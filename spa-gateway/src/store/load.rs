@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, Row};
-use spa_gateway_core::policy::{Network, PortRange, Signals};
+use spa_gateway_core::policy::{Facts, Network, PortRange, Signals};
 use spa_gateway_core::{
-    ApprovalRow, CredentialRow, GrantRow, HabitRow, KeyKind, KeyRow, KnockKeyRow, LearnedRow,
-    LockRow, LockTarget, Name, PersonKind, PersonRow, RestingRow, SessionRow, Snapshot, Standing,
-    TotpRow, Waiting,
+    Amount, ApprovalRow, CredentialRow, FactsRow, GrantRow, HabitRow, KeyKind, KeyRow, KnockKeyRow,
+    LearnedRow, LockRow, LockTarget, Name, PersonKind, PersonRow, RestingRow, SessionRow, Snapshot,
+    Standing, TotpRow, UsualRow, Waiting,
 };
 use spa_proto::{
     CredentialId, CredentialKey, KnockSecret, ProofPublic, SessionId, SessionKey, TotpSecret,
@@ -38,6 +38,8 @@ pub(super) fn load(db: &Connection, seal: &Seal) -> Result<Snapshot, StoreError>
         waiting: waiting(db)?,
         habits: habits(db)?,
         learned: learned(db)?,
+        usual: usual(db)?,
+        facts: facts(db)?,
         floor: WallTime::from_millis(super::meta::<u64>(db, FLOOR)?.unwrap_or(0)),
     })
 }
@@ -291,6 +293,37 @@ fn learned(db: &Connection) -> Result<Vec<LearnedRow>, StoreError> {
             last: table.time(row, "last")?,
             knocks: table.field(row, "knocks")?,
             packets: table.field(row, "packets")?,
+        })
+    })
+}
+
+fn usual(db: &Connection) -> Result<Vec<UsualRow>, StoreError> {
+    let table = Table(db, "usual");
+    table.rows("SELECT * FROM usual", &[], |row| {
+        Ok(UsualRow {
+            person: table.name(row, "person")?,
+            resource: table.name(row, "resource")?,
+            day: table.field(row, "day")?,
+            today: Amount {
+                bytes: table.field(row, "bytes")?,
+                connections: table.field(row, "connections")?,
+            },
+            most: Amount {
+                bytes: table.field(row, "most_bytes")?,
+                connections: table.field(row, "most_connections")?,
+            },
+            days: table.field(row, "days")?,
+        })
+    })
+}
+
+fn facts(db: &Connection) -> Result<Vec<FactsRow>, StoreError> {
+    let table = Table(db, "facts");
+    table.rows("SELECT * FROM facts", &[], |row| {
+        let facts: String = table.field(row, "facts")?;
+        Ok(FactsRow {
+            credential: CredentialId::from_bytes(table.field(row, "credential")?),
+            facts: Facts::parse(&facts),
         })
     })
 }

@@ -18,16 +18,36 @@ pub(super) struct Step {
 }
 
 /// All of them, in their order.
-pub(super) const STEPS: &[Step] = &[Step {
-    from: 3,
-    change: "CREATE TABLE access (
+pub(super) const STEPS: &[Step] = &[
+    Step {
+        from: 3,
+        change: "CREATE TABLE access (
         id       INTEGER PRIMARY KEY AUTOINCREMENT,
         user     TEXT,
         resource TEXT,
         denied   INTEGER NOT NULL,
         line     TEXT NOT NULL
     ) STRICT;",
-}];
+    },
+    Step {
+        from: 4,
+        change: "CREATE TABLE usual (
+            person           TEXT NOT NULL,
+            resource         TEXT NOT NULL,
+            day              INTEGER NOT NULL,
+            bytes            INTEGER NOT NULL,
+            connections      INTEGER NOT NULL,
+            most_bytes       INTEGER NOT NULL,
+            most_connections INTEGER NOT NULL,
+            days             INTEGER NOT NULL,
+            PRIMARY KEY (person, resource)
+        ) STRICT, WITHOUT ROWID;
+        CREATE TABLE facts (
+            credential BLOB PRIMARY KEY,
+            facts      TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID;",
+    },
+];
 
 /// Brings a store of version `found` to version `to`. Gives whether there is a way; what is not changed stays usable by the
 /// program it was made with.

@@ -130,6 +130,25 @@ CREATE TABLE learned (
     PRIMARY KEY (person, resource, ports)
 ) STRICT, WITHOUT ROWID;
 
+-- How much a person did with a resource, by the day; bounded by the core.
+CREATE TABLE usual (
+    person           TEXT NOT NULL,
+    resource         TEXT NOT NULL,
+    day              INTEGER NOT NULL, -- since 1970, UTC
+    bytes            INTEGER NOT NULL, -- on that day
+    connections      INTEGER NOT NULL,
+    most_bytes       INTEGER NOT NULL, -- of the days before
+    most_connections INTEGER NOT NULL,
+    days             INTEGER NOT NULL,
+    PRIMARY KEY (person, resource)
+) STRICT, WITHOUT ROWID;
+
+-- What devices said of themselves.
+CREATE TABLE facts (
+    credential BLOB PRIMARY KEY,
+    facts      TEXT NOT NULL -- a line for each
+) STRICT, WITHOUT ROWID;
+
 -- Every policy that was in force, newest last; the oldest leave (versions.rs).
 CREATE TABLE policy_version (
     serial  INTEGER PRIMARY KEY AUTOINCREMENT,

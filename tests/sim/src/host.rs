@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use spa_gateway_core::{
-    Change, ClockTrust, Effect, EffectFailure, EffectKind, Entropy, Gateway, Moment, Now,
+    Change, ClockTrust, Effect, EffectFailure, EffectKind, Entropy, Gateway, Moment, Now, Passed,
     PresentPeer, Purpose, Record, Snapshot, Standing,
 };
 use spa_order::Order;
@@ -303,12 +303,15 @@ impl Host {
             EffectKind::CountConnections | EffectKind::Access(_) => Ok(None),
             EffectKind::CountFlows => {
                 // Everybody is busy: each look finds more packets than the one before.
-                let packets = now.mono.as_millis();
+                let passed = Passed {
+                    packets: now.mono.as_millis(),
+                    bytes: now.mono.as_millis(),
+                };
                 let counts: Vec<_> = self
                     .kernel
                     .flows
                     .keys()
-                    .map(|flow| (*flow, packets))
+                    .map(|flow| (*flow, passed))
                     .collect();
                 if let Some(gateway) = &mut self.gateway {
                     gateway.handle_counts(&counts, now);

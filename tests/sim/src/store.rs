@@ -16,6 +16,8 @@ pub(crate) fn copy_of(store: &Snapshot) -> Snapshot {
         locks: store.locks.clone(),
         grants: store.grants.clone(),
         approvals: store.approvals.clone(),
+        usual: store.usual.clone(),
+        facts: store.facts.clone(),
         ..Snapshot {
             floor: store.floor,
             ..Snapshot::default()

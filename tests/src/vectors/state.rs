@@ -84,6 +84,8 @@ pub fn snapshot(state: &Case<'_>, now: WallTime) -> Checked<Snapshot> {
         waiting: Vec::new(),
         habits: Vec::new(),
         learned: Vec::new(),
+        usual: Vec::new(),
+        facts: Vec::new(),
         locks: Vec::new(),
         grants: Vec::new(),
         approvals: Vec::new(),

@@ -9,10 +9,11 @@ use spa_proto::{CredentialId, Fingerprint, GatewayId, KnockPublic, SessionId, Wa
 
 use crate::gateway::Gateway;
 use crate::name::Name;
-use crate::policy::Policy;
+use crate::policy::{Policy, RiskPart};
 use crate::refusal::Counters;
 use crate::session::{Doorway, Phase, Session};
 use crate::snapshot::{PersonKind, Standing};
+use crate::time::Now;
 
 /// A person or machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -206,6 +207,21 @@ impl Gateway {
                 tx: session.seen.tx,
             }
         })
+    }
+
+    /// Gives what the risk of each resource of a session is the sum of, parts that are zero left out.
+    pub fn session_risk(&self, id: SessionId, now: Now) -> Vec<(Name, Vec<RiskPart>)> {
+        let (Some(session), Some(on)) = (self.sessions.of(id), self.circumstances_of(id, now))
+        else {
+            return Vec::new();
+        };
+        let resources = session.terms.resources.keys();
+        let weighed = resources.map(|name| {
+            let mut parts = on.ask(name, |request| self.policy.risk_parts(request));
+            parts.retain(|part| part.points > 0);
+            (name.clone(), parts)
+        });
+        weighed.collect()
     }
 
     /// Gives the counters of refusals.

@@ -113,6 +113,7 @@ impl Gateway {
         self.persons.remove(name);
         self.exceptions.remove_of(name);
         self.learned.forget_person(name);
+        self.usual.forget_person(name);
         self.audit_person(name, AuditKind::PersonRemoved, now);
         Ok(self.take(Change::PersonErased {
             person: name.clone(),

@@ -29,9 +29,8 @@ impl Gateway {
             .ok_or(CallRefusal::Malformed("a report has at most 64 facts"))?;
         let session = self.sessions.of_mut(id).ok_or(CallRefusal::Unauthorized)?;
         session.upkeep.missed = 0;
-        if let Some(credential) = self.credentials.get_mut(&session.credential) {
-            credential.memory.facts = Some(facts);
-        }
+        let credential = session.credential;
+        self.know(credential, Some(facts));
         self.await_report(id, now);
         self.review(id, now);
         Ok(PostureTaken {
@@ -75,9 +74,7 @@ impl Gateway {
             self.agenda.set(Timer::Report(id), next);
             return;
         }
-        if let Some(credential) = self.credentials.get_mut(&credential) {
-            credential.memory.facts = None;
-        }
+        self.know(credential, None);
         self.review(id, now);
     }
 

@@ -15,7 +15,7 @@ use super::decision::{Allow, Authority, Decision, Deny, EndsBy, Limits, Reason};
 use super::held::{Clause, Held};
 use super::posture::Standing;
 use super::request::{Grant, Request};
-use super::risk::{RiskHeld, Weighing};
+use super::risk::{RiskHeld, RiskPart, Weighing};
 use super::rule::{DEFAULT_PRIORITY, Effect, Factors, Rule, Who};
 use super::watcher::{Deaf, Failing, RuleState, Watcher};
 use super::window::Windows;
@@ -71,6 +71,14 @@ impl Policy {
         self.weighing(request, resource).total()
     }
 
+    /// Gives what the risk of a request is the sum of.
+    pub(crate) fn risk_parts(&self, request: &Request<'_>) -> Vec<RiskPart> {
+        self.resources
+            .get(request.resource)
+            .map(|resource| self.weighing(request, resource).explain())
+            .unwrap_or_default()
+    }
+
     pub(super) fn weighing<'a>(&self, request: &Request<'a>, resource: &Resource) -> Weighing<'a> {
         Weighing {
             weights: self.weights,
@@ -78,6 +86,7 @@ impl Policy {
             facts: request.facts,
             sensitivity: resource.sensitivity,
             at: request.at,
+            usage: request.usage,
         }
     }
 }

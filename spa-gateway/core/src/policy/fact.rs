@@ -161,6 +161,39 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// Reads what `Display` writes, as a store keeps it. What this version does not know is left out.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let mut facts = Self::default();
+        for line in text.lines() {
+            let mut words = line.split(' ');
+            let mut next = || words.next();
+            let fact = (|| {
+                let field = Field::named(next()?)?;
+                let value = Value::read(field, next()?)?;
+                let source = FactSource::named(next()?)?;
+                let at = WallTime::from_millis(next()?.parse().ok()?);
+                Some((field, Fact { value, source, at }))
+            })();
+            if let Some((field, fact)) = fact {
+                facts.put(field, fact);
+            }
+        }
+        facts
+    }
+}
+
+impl fmt::Display for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (field, fact) in self.iter() {
+            let (name, source) = (field.name(), fact.source.name());
+            writeln!(f, "{name} {} {source} {}", fact.value, fact.at.as_millis())?;
+        }
+        Ok(())
+    }
+}
+
 impl Field {
     /// All fields.
     pub const ALL: [Self; 12] = [
@@ -398,6 +431,28 @@ mod tests {
             );
         }
         assert_eq!(Version::reported("rolling"), None);
+    }
+
+    #[test]
+    fn facts_come_back_as_they_were_kept() {
+        let mut facts = Facts::default();
+        let texts = ["true", "12d", "6.1", "linux"];
+        for (at, field) in (1..).zip(Field::ALL) {
+            let value = texts.iter().find_map(|text| Value::read(field, text));
+            let fact = Fact {
+                value: value.expect("a value of every shape"),
+                source: FactSource::SelfReported,
+                at: WallTime::from_millis(at),
+            };
+            assert!(facts.put(field, fact));
+        }
+        let text = format!("{facts}");
+        assert_eq!(text.lines().count(), Field::ALL.len());
+        assert_eq!(Facts::parse(&text), facts);
+        assert_eq!(
+            Facts::parse("a lie\nfirewall perhaps self-reported 1\nfirewall true"),
+            Facts::default()
+        );
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod risk;
 mod rule;
 mod suite;
 mod trace;
+mod usage;
 mod watcher;
 mod window;
 mod words;
@@ -66,6 +67,7 @@ pub use risk::{HourSeen, NetworkSeen, RiskInput, RiskLimit, RiskPart, Signals, W
 pub use rule::{Conditions, DEFAULT_PRIORITY, Effect, Factors, MAX_PRIORITY, Network, Rule, Who};
 pub use suite::{Case, CaseResult, Expect};
 pub use trace::{RuleTrace, Trace};
+pub use usage::{Usage, UsageSignal};
 pub use watcher::RuleState;
 pub use window::Windows;
 pub use zone::Zone;

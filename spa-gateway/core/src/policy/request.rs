@@ -8,6 +8,7 @@ use spa_proto::WallTime;
 use super::fact::Facts;
 use super::risk::RiskInput;
 use super::rule::Factors;
+use super::usage::Usage;
 use crate::name::Name;
 
 /// One question: may this person have this resource now? Each resource of a knock is one.
@@ -31,6 +32,8 @@ pub struct Request<'a> {
     pub facts: Option<&'a Facts>,
     /// How suspicious it is.
     pub risk: RiskInput<'a>,
+    /// What this person did with the resource today.
+    pub usage: Option<Usage>,
     /// What approvers agreed to.
     pub approvals: &'a [Approval],
     /// A just-in-time grant of this resource to this person.
@@ -55,6 +58,7 @@ impl<'a> Request<'a> {
             factors: Factors::ALL,
             facts: None,
             risk: RiskInput::Unknown,
+            usage: None,
             approvals: &[],
             grant: None,
             lock: None,

@@ -13,6 +13,7 @@ use spa_proto::WallTime;
 use super::Policy;
 use super::fact::Facts;
 use super::posture::{Comparison, span};
+use super::usage::{Usage, UsageSignal};
 
 /// The most failures that count.
 const MAX_COUNTED_FAILURES: u32 = 10;
@@ -38,6 +39,10 @@ pub struct Weights {
     pub recent_failure: u16,
     /// No posture, or one that is more than an hour old.
     pub posture_age: u16,
+    /// Far more bytes of the resource today than this person usually moves in a day.
+    pub unusual_volume: u16,
+    /// Far more connections to the resource today than usual.
+    pub unusual_connections: u16,
 }
 
 impl Weights {
@@ -47,6 +52,8 @@ impl Weights {
         unusual_hour: 20,
         recent_failure: 5,
         posture_age: 10,
+        unusual_volume: 25,
+        unusual_connections: 15,
     };
 }
 
@@ -225,6 +232,7 @@ pub(super) struct Weighing<'a> {
     pub(super) facts: Option<&'a Facts>,
     pub(super) sensitivity: u16,
     pub(super) at: Option<WallTime>,
+    pub(super) usage: Option<Usage>,
 }
 
 impl Weighing<'_> {
@@ -285,9 +293,24 @@ impl Weighing<'_> {
                     weights.posture_age,
                 ),
             ),
+            (
+                Factor::Usage(UsageSignal::Volume),
+                when(self.is_beyond(UsageSignal::Volume), weights.unusual_volume),
+            ),
+            (
+                Factor::Usage(UsageSignal::Connections),
+                when(
+                    self.is_beyond(UsageSignal::Connections),
+                    weights.unusual_connections,
+                ),
+            ),
             (Factor::Sensitivity, self.sensitivity),
         ]
         .into_iter()
+    }
+
+    fn is_beyond(&self, signal: UsageSignal) -> bool {
+        self.usage.is_some_and(|usage| usage.is_beyond(signal))
     }
 
     fn posture_age(&self) -> Option<Duration> {
@@ -314,6 +337,10 @@ impl Weighing<'_> {
                 None => "no posture reported".into(),
                 Some(age) => format!("posture is {} old", span(age)),
             },
+            Factor::Usage(signal) => match self.usage {
+                Some(usage) => usage.evidence(signal),
+                None => "nothing was counted".into(),
+            },
             Factor::Sensitivity => "of the resource, in the policy".into(),
         }
     }
@@ -326,6 +353,7 @@ enum Factor {
     Hour,
     Failures,
     Posture,
+    Usage(UsageSignal),
     Sensitivity,
 }
 
@@ -336,6 +364,7 @@ impl Factor {
             Self::Hour => "unusual_hour",
             Self::Failures => "recent_failure",
             Self::Posture => "posture_age",
+            Self::Usage(signal) => signal.name(),
             Self::Sensitivity => "sensitivity",
         }
     }
@@ -358,6 +387,7 @@ mod tests {
             facts: None,
             sensitivity: 7,
             at: None,
+            usage: None,
         };
         let printed: u16 = weighing.explain().iter().map(|part| part.points).sum();
         assert_eq!(weighing.total(), Some(30 + 20 + 15 + 10 + 7));
@@ -385,6 +415,7 @@ mod tests {
             facts: None,
             sensitivity: u16::MAX,
             at: None,
+            usage: None,
         };
         assert_eq!(weighing.total(), Some(u16::MAX));
     }

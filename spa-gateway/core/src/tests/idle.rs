@@ -52,8 +52,9 @@ fn traffic_keeps_a_session_and_handshakes_do_not() {
 #[test]
 fn without_a_limit_nothing_is_counted_and_a_session_may_rest() {
     let mut bot = Device::of("bot", 7);
-    // Nothing is learned either, so nothing is counted before the limit comes.
-    let mut rig = rig(&bot, &RESOURCES.replace(", mode = \"observe\"", ""));
+    // Nothing is learned or weighed either, so nothing is counted before the limit comes.
+    let policy = RESOURCES.replace(", mode = \"observe\"", "");
+    let mut rig = rig(&bot, &format!("[risk]\nunusual_volume = 0\n{policy}"));
     live(&mut rig, &mut bot, &["wiki"]);
     rig.pass_secs(7 * 60 * 60);
     assert!(has(&rig, WIKI));

@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use spa_order::{Connections, Door, Flow, Order, Ttl};
 
-use crate::{AuditKind, Moment, Now, PeerState};
+use crate::{AuditKind, Moment, Now, Passed, PeerState};
 
 /// What the kernel has open. Openings lapse at their time, whether anybody closes them or not.
 #[derive(Default)]
@@ -20,7 +20,7 @@ pub struct Kernel {
     pub psks: BTreeMap<[u8; 32], [u8; 32]>,
     pub doors: BTreeMap<Door, Moment>,
     pub flows: BTreeMap<Flow, Moment>,
-    pub packets: BTreeMap<Flow, u64>,
+    pub packets: BTreeMap<Flow, Passed>,
     pub forgotten: Vec<IpAddr>,
     pub connections: Connections,
 }
@@ -63,13 +63,15 @@ impl Kernel {
     pub fn carry(&mut self, ports: (u16, u16), now: Now) {
         for flow in self.flows(now) {
             if flow.ports == ports {
-                *self.packets.entry(flow).or_default() += 3;
+                let passed = self.packets.entry(flow).or_default();
+                passed.packets += 3;
+                passed.bytes += 300;
             }
         }
     }
 
-    pub fn counts(&self, now: Now) -> Vec<(Flow, u64)> {
-        let of = |flow: Flow| (flow, self.packets.get(&flow).copied().unwrap_or(0));
+    pub fn counts(&self, now: Now) -> Vec<(Flow, Passed)> {
+        let of = |flow: Flow| (flow, self.packets.get(&flow).copied().unwrap_or_default());
         self.flows(now).into_iter().map(of).collect()
     }
 

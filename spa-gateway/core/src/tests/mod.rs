@@ -17,3 +17,4 @@ mod people;
 mod policy;
 mod restart;
 mod rig;
+mod usual;

@@ -129,6 +129,8 @@ impl File<'_> {
             "unusual_hour",
             "recent_failure",
             "posture_age",
+            "unusual_volume",
+            "unusual_connections",
         ];
         self.known(table, &keys, "[risk]")?;
         let mut weights = Weights::DEFAULT;
@@ -137,8 +139,17 @@ impl File<'_> {
             unusual_hour,
             recent_failure,
             posture_age,
+            unusual_volume,
+            unusual_connections,
         } = &mut weights;
-        let places = [new_network, unusual_hour, recent_failure, posture_age];
+        let places = [
+            new_network,
+            unusual_hour,
+            recent_failure,
+            posture_age,
+            unusual_volume,
+            unusual_connections,
+        ];
         for (key, place) in keys.into_iter().zip(places) {
             if let Some(points) = table.get(key) {
                 *place = self.number(points, 0..=MAX_POINTS)?;
