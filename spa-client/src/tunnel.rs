@@ -101,6 +101,10 @@ impl Raised {
     pub fn state(&mut self) -> Result<PeerState, WireguardError> {
         self.interface.check()?;
         let name = self.interface.name().to_owned();
+        // A TUN device that is taken away looks like a silent one to the process that holds it.
+        if !exists(&name) {
+            return Err(WireguardError::Removed { name });
+        }
         let state = self
             .interface
             .peer(&self.peer)?

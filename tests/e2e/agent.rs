@@ -121,6 +121,27 @@ fn close_comes_through_where_the_tunnel_does_not() {
     place.assert_everything_closed();
 }
 
+/// Whoever takes the interface away has closed the session: the gateway is told from outside, and nothing stays open there.
+#[test]
+fn a_tunnel_that_is_lost_is_closed_at_the_gateway_too() {
+    let (place, mut ana) = with_ana();
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    let interface = status(&ana)["interface"].clone();
+    let interface = interface.as_str().expect("a name");
+    ana.space().ip(&format!("link delete {interface}")).unwrap();
+    wait_until("the gateway has ended it", FOLLOWED, || {
+        place.gateway.sessions().unwrap().is_empty().then_some(())
+    })
+    .unwrap();
+    place.assert_everything_closed();
+    let said = wait_until("status says so", REACHED, || {
+        let said = ana.run(&["status"]).unwrap().success().unwrap().out;
+        said.contains("nothing is open").then_some(said)
+    })
+    .unwrap();
+    assert!(said.contains("the tunnel was lost"), "{said}");
+}
+
 /// Disk encryption is turned off under way: what demands it is cut, what does not goes on, and ana is told why.
 #[test]
 fn a_fact_that_changes_cuts_the_one_resource_that_demands_it() {

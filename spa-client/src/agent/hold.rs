@@ -20,6 +20,7 @@ use crate::agent::link::{CALL, CLOSE, GIVE_WAY, Moving, STATUS, answer_call, liv
 use crate::agent::news::News;
 use crate::agent::note::{Ended, Note};
 use crate::agent::outside::Outside;
+use crate::agent::scope;
 use crate::agent::start::say;
 use crate::agent::talk::{self, Ear, Known, Mouth, Task, Word};
 use crate::agent::terms::{Keys, Terms};
@@ -192,12 +193,9 @@ impl<'a> Holder<'a> {
             self.raised.prod(self.session);
             self.ask(Task::Report);
         }
-        for warning in WARNINGS {
-            let before = left + turn;
-            if left <= warning && before > warning {
-                self.news
-                    .tell(&format!("the session ends in {}", length(left)));
-            }
+        if warns(left + turn, left) {
+            self.news
+                .tell(&format!("the session ends in {}", length(left)));
         }
         if self.shaken.is_none() {
             return;
@@ -388,6 +386,7 @@ impl<'a> Holder<'a> {
                 self.begin_talking();
                 if self.session.stay == Stay::Background {
                     self.parent = None;
+                    scope::enter(self.session);
                 }
                 None
             }
@@ -500,6 +499,7 @@ impl<'a> Holder<'a> {
             renewable_until: self.terms.renewable_until,
             keys: self.terms.keys.text(),
             news: self.news.json(),
+            scope: scope::current(self.session),
             received: state.map_or(0, |state| state.rx),
             sent: state.map_or(0, |state| state.tx),
         };
@@ -540,6 +540,10 @@ impl<'a> Holder<'a> {
         let note = ended.as_ref().filter(|_| self.stays).map(note);
         let lowered = self.raised.lower();
         private_file::remove(&socket_path(self.places, &self.session.profile))?;
+        if self.stays && matches!(ended, Some(Ended::Lost(_))) {
+            // Nobody will come through that door any more. Without an answer it closes at its time.
+            let _ = Outside::of(self.places, self.session).close();
+        }
         if let Some(ended) = ended {
             let text = match &lowered {
                 Ok(()) => ended.text(),
@@ -564,6 +568,13 @@ impl<'a> Holder<'a> {
     }
 }
 
+/// Whether a turn from so much time left to so much passed a moment at which the person is warned. A sleep over both is one.
+fn warns(before: Duration, left: Duration) -> bool {
+    WARNINGS
+        .iter()
+        .any(|warning| left <= *warning && before > *warning)
+}
+
 struct Ready {
     signal: bool,
     command: bool,
@@ -579,4 +590,21 @@ fn read_word(stream: &UnixStream) -> Option<String> {
         .read_line(&mut line)
         .ok()?;
     Some(line.trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_is_warned_ten_and_two_minutes_before_the_end_and_once_after_a_sleep_over_both() {
+        // A session of a quarter of an hour, looked at every second.
+        let warned: Vec<u64> = (0..900)
+            .rev()
+            .filter(|left| warns(Duration::from_secs(left + 1), Duration::from_secs(*left)))
+            .collect();
+        assert_eq!(warned, [600, 120]);
+        assert!(warns(Duration::from_secs(700), Duration::from_secs(30)));
+        assert!(!warns(Duration::from_secs(90), Duration::from_secs(30)));
+    }
 }

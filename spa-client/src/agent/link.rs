@@ -69,6 +69,8 @@ pub struct Live {
     pub keys: String,
     /// What happened lately: Unix milliseconds and a line for the person.
     pub news: Vec<(u64, String)>,
+    /// The systemd scope the agent is in, if it is in one.
+    pub scope: Option<String>,
     /// Bytes received.
     pub received: u64,
     /// Bytes sent.
@@ -228,6 +230,7 @@ pub(super) struct Moving {
     pub(super) renewable_until: Option<WallTime>,
     pub(super) keys: String,
     pub(super) news: Value,
+    pub(super) scope: Option<String>,
     pub(super) backend: String,
     pub(super) routes: Vec<String>,
     pub(super) left: Duration,
@@ -256,6 +259,7 @@ pub(super) fn live_line(session: &Session, moving: &Moving) -> String {
         "renewable_until_ms": moving.renewable_until.map(WallTime::as_millis),
         "keys": moving.keys,
         "news": moving.news,
+        "scope": moving.scope,
         "left_ms": millis(moving.left),
         "handshake_age_ms": moving.handshake_age.map(millis),
         "heard_age_ms": moving.heard_age.map(millis),
@@ -295,6 +299,7 @@ fn parse_live(value: &Value) -> Option<Live> {
         renewable_until: number("renewable_until_ms"),
         keys: text("keys")?,
         news: serde_json::from_value(value.get("news")?.clone()).ok()?,
+        scope: text("scope"),
         received: number("received")?,
         sent: number("sent")?,
     })
@@ -314,6 +319,7 @@ mod tests {
             renewable_until: None,
             keys: "post-quantum".to_owned(),
             news: json!([[7, "wiki: lost"]]),
+            scope: None,
             backend: "kernel".to_owned(),
             routes: vec!["10.0.5.10/32".to_owned()],
             left: Duration::from_secs(60),

@@ -9,6 +9,7 @@ mod link;
 mod news;
 mod note;
 mod outside;
+mod scope;
 mod start;
 mod talk;
 mod terms;

@@ -190,6 +190,7 @@ impl State {
                 "heard_age_s": live.heard_age.map(|age| age.as_secs()),
                 "renewable_until_ms": live.renewable_until,
                 "news": news_json(live),
+                "scope": live.scope,
                 "resources": live.granted,
                 "all": live.all,
                 "routes": live.routes,
@@ -235,8 +236,12 @@ fn live_text(name: &str, live: &Live) -> String {
         let limit = clock::local_text(WallTime::from_millis(limit));
         format!(", `spa renew` until {limit}")
     });
+    let scope = live.scope.as_ref();
+    let held = scope.map_or_else(String::new, |scope| {
+        format!("  held by    {scope} of the systemd user manager\n")
+    });
     let mut text = format!(
-        "{name}: {pulse}\n  resources  {what}\n  routes     {routes}\n  until      {} ({} left{limit})\n  keys       {}\n  traffic    {} received, {} sent\n  interface  {} ({}), address {}\n",
+        "{name}: {pulse}\n  resources  {what}\n  routes     {routes}\n  until      {} ({} left{limit})\n  keys       {}\n  traffic    {} received, {} sent\n  interface  {} ({}), address {}\n{}",
         clock::local_text(WallTime::from_millis(live.not_after)),
         say::length(live.left),
         live.keys,
@@ -245,6 +250,7 @@ fn live_text(name: &str, live: &Live) -> String {
         live.interface,
         live.backend,
         live.addresses.join(", "),
+        held,
     );
     for (at, line) in &live.news {
         let at = clock::local_text(WallTime::from_millis(*at));
@@ -278,6 +284,7 @@ mod tests {
             renewable_until: None,
             keys: String::new(),
             news: Vec::new(),
+            scope: None,
             received: 1024,
             sent: 1,
         }

@@ -118,6 +118,7 @@ mod tests {
             renewable_until: None,
             keys: String::new(),
             news: Vec::new(),
+            scope: None,
             received: 0,
             sent: 0,
         }

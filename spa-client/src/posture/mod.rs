@@ -26,11 +26,12 @@ use crate::clock;
 pub use machine::Machine;
 
 /// The names the gateway knows, in the order in which they are worth their bytes (spa-policy(5), `[posture.NAME]`).
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 13] = [
     "platform",
     "disk_encryption",
     "firewall",
     "patch_age",
+    "security_updates",
     "os",
     "client",
     "screen_lock",
@@ -270,7 +271,13 @@ mod tests {
             .iter()
             .map(|fact| fact.name.as_str())
             .collect();
-        for field in ["disk_encryption", "firewall", "screen_lock", "patch_age"] {
+        for field in [
+            "disk_encryption",
+            "firewall",
+            "screen_lock",
+            "patch_age",
+            "security_updates",
+        ] {
             assert!(
                 named.contains(&field),
                 "{field} is neither known nor unknown"

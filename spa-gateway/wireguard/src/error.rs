@@ -137,6 +137,12 @@ pub enum WireguardError {
         /// The prefix length.
         prefix: u8,
     },
+    /// Somebody took the interface away.
+    #[error("somebody removed interface {name}")]
+    Removed {
+        /// The interface.
+        name: String,
+    },
     /// The peer asked about is not there.
     #[error("the peer is not on interface {name}")]
     NoPeer {

@@ -4,6 +4,7 @@ mod desktop;
 mod disk;
 mod firewall;
 mod patches;
+mod updates;
 
 use spa_proto::WallTime;
 
@@ -81,6 +82,7 @@ impl Collector for Linux<'_> {
             self.os(at),
             self.release(at),
             patches::age(self.machine, at),
+            updates::installed(self.machine, at),
             disk::encryption(self.machine, at),
             firewall::state(self.machine, at),
             desktop::screen_lock(self.machine, at),

@@ -1,10 +1,11 @@
-//! How long ago this machine took its updates: days since packages were last upgraded, or since an unattended run found
-//! nothing left to upgrade.
+//! How long ago this machine took its updates: days since packages were last upgraded, since an unattended run found
+//! nothing left to upgrade, or since APT's lists were written that have no security update it lacks.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use spa_proto::WallTime;
 
+use crate::posture::linux::updates;
 use crate::posture::{Fact, Machine, Value};
 
 const NAME: &str = "patch_age";
@@ -26,6 +27,7 @@ pub fn age(machine: &Machine, at: WallTime) -> Fact {
     let traces = [
         dpkg(machine),
         unattended(machine),
+        nothing_missing(machine),
         pacman(machine),
         database(machine),
     ];
@@ -66,6 +68,12 @@ fn unattended(machine: &Machine) -> Option<Trace> {
         machine.written(UNATTENDED)?,
         "last unattended upgrade".to_owned(),
     ))
+}
+
+fn nothing_missing(machine: &Machine) -> Option<Trace> {
+    let looked = updates::look(machine).ok()?;
+    let source = "no security update was missing in APT's lists".to_owned();
+    looked.missing.is_empty().then_some((looked.lists, source))
 }
 
 /// `[2026-11-20T06:12:01+0100] [ALPM] upgraded openssl (3.3.1-1 -> 3.3.2-1)`

@@ -20,6 +20,8 @@ pub enum Field {
     Os,
     /// Days since the last security update.
     PatchAge,
+    /// No security update that is known of waits to be installed.
+    SecurityUpdates,
     /// All disks are encrypted.
     DiskEncryption,
     /// A firewall is on.
@@ -196,10 +198,11 @@ impl fmt::Display for Facts {
 
 impl Field {
     /// All fields.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Platform,
         Self::Os,
         Self::PatchAge,
+        Self::SecurityUpdates,
         Self::DiskEncryption,
         Self::Firewall,
         Self::ScreenLock,
@@ -218,6 +221,7 @@ impl Field {
             Self::Platform => "platform",
             Self::Os => "os",
             Self::PatchAge => "patch_age",
+            Self::SecurityUpdates => "security_updates",
             Self::DiskEncryption => "disk_encryption",
             Self::Firewall => "firewall",
             Self::ScreenLock => "screen_lock",
@@ -243,7 +247,8 @@ impl Field {
             Self::Platform => Shape::Platform,
             Self::Os | Self::Client => Shape::Version,
             Self::PatchAge => Shape::Days,
-            Self::DiskEncryption
+            Self::SecurityUpdates
+            | Self::DiskEncryption
             | Self::Firewall
             | Self::ScreenLock
             | Self::Antivirus
