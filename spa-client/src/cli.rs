@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::ask;
 
@@ -45,6 +46,11 @@ pub enum Command {
     Doctor(Doctor),
     /// Show what this device tells a gateway of itself, and how it knows
     Posture(Posture),
+    /// Print completions for a shell: `spa completions bash > ~/.local/share/bash-completion/completions/spa`
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
     /// Hold one session; started by `knock`
     #[command(hide = true)]
     Agent,

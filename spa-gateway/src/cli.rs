@@ -9,7 +9,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::config::{Config, DEFAULT_CONFIG};
 use crate::daemon::{self, StartError};
-use crate::enforcer_link;
+use crate::enforcer_link::{self, Once};
 use crate::preflight::{self, Finding};
 
 /// Keeps every port closed and lets in who knocks with all factors
@@ -40,8 +40,15 @@ enum Command {
     },
     /// Make the machine dark before the gateway runs, and end; for the early boot, before there is a network
     ///
-    /// Does nothing where the gateway's table is in place already. `nft delete table inet spa` takes it away.
+    /// Does nothing where the gateway's table is in place already. `spa-gateway clear` takes it away.
     Close {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Take away all that gateways of this configuration made in the kernel, and end: the machine is dark no longer
+    ///
+    /// What is open ends at once. For the day this machine is to be no gateway any more; stop the gateway before.
+    Clear {
         #[command(flatten)]
         common: Common,
     },
@@ -78,7 +85,8 @@ pub fn main(cli: &Cli) -> ExitCode {
             check: true,
             ..
         } => check(&common.config),
-        Command::Close { common } => close(&common.config),
+        Command::Close { common } => once(&common.config, Once::Close),
+        Command::Clear { common } => once(&common.config, Once::Clear),
         Command::Run { common, log, .. } => {
             log_to_stdout(*log);
             run(&common.config)
@@ -98,16 +106,25 @@ fn run(config: &Path) -> ExitCode {
     }
 }
 
-fn close(file: &Path) -> ExitCode {
-    let closed = Config::load(file)
+fn once(file: &Path, what: Once) -> ExitCode {
+    let done = Config::load(file)
         .map_err(|error| error.to_string())
-        .and_then(|config| enforcer_link::close(&config).map_err(|error| error.to_string()));
-    match closed {
+        .and_then(|config| {
+            if what == Once::Clear && preflight::is_running(&config) {
+                return Err("the gateway runs; stop it before".to_owned());
+            }
+            enforcer_link::once(&config, what).map_err(|error| error.to_string())
+        });
+    match done {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         // The enforcer's own line is out already.
         Ok(_) => ExitCode::FAILURE,
         Err(line) => {
-            eprintln!("spa-gateway: {line}; the machine is not dark");
+            let so = match what {
+                Once::Close => "the machine is not dark",
+                Once::Clear => "nothing was taken away",
+            };
+            eprintln!("spa-gateway: {line}; {so}");
             ExitCode::FAILURE
         }
     }

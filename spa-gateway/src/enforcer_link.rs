@@ -166,15 +166,27 @@ pub fn spawn(
     Ok((child, EnforcerLink::over(ours)))
 }
 
-/// Has the enforcer make the machine dark, if no table of ours does so yet, and waits for its end. It says itself what went wrong.
+/// What the enforcer does once, instead of taking orders.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Once {
+    /// Makes the machine dark, if no table of ours does so yet.
+    Close,
+    /// Takes away what it made, for good.
+    Clear,
+}
+
+/// Has the enforcer do something once, and waits for its end. It says itself what went wrong.
 ///
 /// # Errors
 /// No executable, or one that cannot be run.
-pub fn close(config: &Config) -> Result<ExitStatus, LinkError> {
+pub fn once(config: &Config, what: Once) -> Result<ExitStatus, LinkError> {
     let file = find_executable().ok_or(LinkError::NotFound)?;
     Command::new(&file)
         .args(flags(config, &config.process.tunnel_user.to_string(), 1, 0))
-        .arg("--close")
+        .arg(match what {
+            Once::Close => "--close",
+            Once::Clear => "--clear",
+        })
         .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::null())

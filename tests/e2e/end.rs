@@ -65,6 +65,27 @@ fn a_disabled_person_is_out_at_once() {
     place.assert_everything_closed();
 }
 
+/// A machine that is to be no gateway any more: what is open ends, and nothing of the gateway stays in the kernel. Not while it runs.
+#[test]
+fn clear_takes_everything_away_and_not_under_a_running_gateway() {
+    let (mut place, mut ana) = with_ana();
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    let refused = place.gateway.clear().unwrap();
+    assert_eq!(refused.code, 1, "{}", refused.out);
+    assert!(refused.err.contains("stop it before"), "{}", refused.err);
+    place.assert_reaches_wiki(&ana);
+    place.gateway.stop().unwrap();
+    place.gateway.clear().unwrap().success().unwrap();
+    let tables = place.gateway.space().output("nft", &["list", "tables"]);
+    let tables = tables.unwrap();
+    assert!(!tables.contains("inet spa"), "{tables}");
+    let links = place.gateway.space().output("ip", &["-br", "link"]);
+    let links = links.unwrap();
+    assert!(!links.contains("spa0"), "{links}");
+    // Once more is no error: nothing is there.
+    place.gateway.clear().unwrap().success().unwrap();
+}
+
 /// A town in which sessions last this long, with ana enrolled.
 pub fn with_short_sessions(length: &str) -> (Place, Person) {
     let town = Town::build().unwrap();

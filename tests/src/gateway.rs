@@ -305,6 +305,16 @@ impl Gateway {
         self.finish("spa-gateway-close", &mut command)
     }
 
+    /// Runs `spa-gateway clear`, which takes away what gateways made in the kernel.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn clear(&self) -> anyhow::Result<Ended> {
+        let mut command = self.space.command(self.programs.path("spa-gateway"));
+        command.args(["clear", "--config"]).arg(&self.config);
+        self.finish("spa-gateway-clear", &mut command)
+    }
+
     /// A command that runs the daemon.
     pub fn daemon_command(&self) -> Command {
         let mut command = self.space.command(self.programs.path("spa-gateway"));

@@ -23,7 +23,7 @@ use crate::agent::outside::Outside;
 use crate::agent::scope;
 use crate::agent::start::say;
 use crate::agent::talk::{self, Ear, Known, Mouth, Task, Word};
-use crate::agent::terms::{Keys, Terms};
+use crate::agent::terms::{Keys, Terms, warns};
 use crate::agent::{AgentError, socket_path};
 use crate::clock;
 use crate::control::Client;
@@ -49,9 +49,6 @@ const WORD: Duration = Duration::from_millis(500);
 
 /// A longer word of a command is none of ours: a password change is the longest.
 const LONGEST_WORD: u64 = 8 * 1024;
-
-/// The person hears of the end this long before, if the session is longer than that.
-const WARNINGS: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(120)];
 
 /// A ROAM that came to nothing is tried again after this.
 const ROAM_AGAIN: Duration = Duration::from_secs(15);
@@ -568,13 +565,6 @@ impl<'a> Holder<'a> {
     }
 }
 
-/// Whether a turn from so much time left to so much passed a moment at which the person is warned. A sleep over both is one.
-fn warns(before: Duration, left: Duration) -> bool {
-    WARNINGS
-        .iter()
-        .any(|warning| left <= *warning && before > *warning)
-}
-
 struct Ready {
     signal: bool,
     command: bool,
@@ -590,21 +580,4 @@ fn read_word(stream: &UnixStream) -> Option<String> {
         .read_line(&mut line)
         .ok()?;
     Some(line.trim_end().to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_person_is_warned_ten_and_two_minutes_before_the_end_and_once_after_a_sleep_over_both() {
-        // A session of a quarter of an hour, looked at every second.
-        let warned: Vec<u64> = (0..900)
-            .rev()
-            .filter(|left| warns(Duration::from_secs(left + 1), Duration::from_secs(*left)))
-            .collect();
-        assert_eq!(warned, [600, 120]);
-        assert!(warns(Duration::from_secs(700), Duration::from_secs(30)));
-        assert!(!warns(Duration::from_secs(90), Duration::from_secs(30)));
-    }
 }

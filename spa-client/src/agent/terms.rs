@@ -16,6 +16,9 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// An end that moved by no more is the same: the question took its time on the way.
 const NOT_WORTH_A_WORD: Duration = Duration::from_secs(2);
 
+/// The person hears of the end this long before, if the session is longer than that.
+const WARNINGS: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(120)];
+
 /// What of the session changes while it lives.
 pub(super) struct Terms {
     pub(super) granted: Vec<String>,
@@ -99,6 +102,13 @@ impl Terms {
     }
 }
 
+/// Whether a turn from so much time left to so much passed a moment at which the person is warned. A sleep over both is one.
+pub(super) fn warns(before: Duration, left: Duration) -> bool {
+    WARNINGS
+        .iter()
+        .any(|warning| left <= *warning && before > *warning)
+}
+
 #[cfg(test)]
 mod tests {
     use spa_proto::SessionId;
@@ -175,5 +185,17 @@ mod tests {
     fn a_route_that_takes_everything_is_passed_over() {
         let routes = known(60).routes();
         assert_eq!(routes, [("10.0.5.0".parse().expect("an address"), 24)]);
+    }
+
+    #[test]
+    fn a_person_is_warned_ten_and_two_minutes_before_the_end_and_once_after_a_sleep_over_both() {
+        // A session of a quarter of an hour, looked at every second.
+        let warned: Vec<u64> = (0..900)
+            .rev()
+            .filter(|left| warns(Duration::from_secs(left + 1), Duration::from_secs(*left)))
+            .collect();
+        assert_eq!(warned, [600, 120]);
+        assert!(warns(Duration::from_secs(700), Duration::from_secs(30)));
+        assert!(!warns(Duration::from_secs(90), Duration::from_secs(30)));
     }
 }

@@ -15,6 +15,8 @@ mod wish;
 
 use std::process::ExitCode;
 
+use clap::CommandFactory;
+
 use crate::agent::{self, Link};
 use crate::cli::{Cli, Command};
 use crate::failure::Failure;
@@ -35,8 +37,13 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn perform(command: Command) -> Result<(), Failure> {
+    if let Command::Completions { shell } = command {
+        clap_complete::generate(shell, &mut Cli::command(), "spa", &mut std::io::stdout());
+        return Ok(());
+    }
     let places = Places::find()?;
     match command {
+        Command::Completions { .. } => Ok(()),
         Command::Enroll(asked) => enroll::enroll(&places, &asked),
         Command::Knock(asked) => knock::knock(&places, &asked),
         Command::Status(asked) => status::status(&places, &asked),

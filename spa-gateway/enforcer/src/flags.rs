@@ -36,6 +36,8 @@ pub enum Task {
     Serve,
     /// To make the machine dark, and to end. Nothing needs to be there yet: no interface, no user, no daemon.
     Close,
+    /// To take away what it and its predecessors made, and to end: the machine is no gateway any more.
+    Clear,
     /// To say what is in the way of a gateway, on standard output, and to end. Changes nothing.
     Look,
 }
@@ -87,6 +89,7 @@ impl Flags {
             }
             let task = match flag.as_str() {
                 "--close" => Some(Task::Close),
+                "--clear" => Some(Task::Clear),
                 "--look" => Some(Task::Look),
                 _ => None,
             };

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
     let outcome = match flags.task {
         flags::Task::Serve => serve::serve(&flags),
         flags::Task::Close => serve::close(&flags),
+        flags::Task::Clear => serve::clear(&flags),
         flags::Task::Look => serve::look(&flags),
     };
     match outcome {

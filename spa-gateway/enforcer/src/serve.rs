@@ -146,6 +146,24 @@ pub fn close(flags: &Flags) -> Result<(), ServeError> {
     Table::create_if_absent(netfilter, &flags.plan).map_err(ServeError::Table)
 }
 
+/// Takes interface and table away, and so all that is open; the machine is dark no longer.
+///
+/// # Errors
+/// See [`ServeError`].
+pub fn clear(flags: &Flags) -> Result<(), ServeError> {
+    privilege::check()?;
+    let netfilter = Link::netfilter().map_err(|source| ServeError::Kernel {
+        what: "reach nf_tables",
+        source,
+    })?;
+    // The interface first: without the table nothing would hold back what comes out of it.
+    Interface::remove(&flags.plan.tunnel)?;
+    Table::remove_if_there(netfilter).map_err(|source| ServeError::Kernel {
+        what: "remove table inet spa",
+        source,
+    })
+}
+
 /// Says what is in the way, one line each.
 ///
 /// # Errors

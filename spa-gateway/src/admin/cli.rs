@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 use super::init::InitArgs;
 use crate::config::{DEFAULT_CONFIG, Span};
@@ -98,6 +99,11 @@ pub enum Command {
     /// The clock
     #[command(subcommand)]
     Clock(ClockCommand),
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
 }
 
 /// Flags of a listing.

@@ -185,11 +185,8 @@ fn plan(args: &InitArgs, paths: Paths, links: &[Link]) -> Result<Plan, String> {
         )?],
         given => given.to_vec(),
     };
-    let masquerade = args.masquerade
-        || (!args.yes
-            && confirm(
-                "Let sessions reach the LAN under the gateway's own address (needed unless the LAN has a route to that network)",
-            )?);
+    // Works with every LAN; who asks for nothing by flags gets what works, and is told.
+    let masquerade = args.masquerade || !args.yes;
     let user = |given: &Option<String>, name: &str, fallback| match given {
         Some(given) => UserRef::Name(given.clone()),
         None if accounts::exists(name) => UserRef::Name(name.to_owned()),
@@ -229,12 +226,6 @@ where
         (answer, _) => answer,
     };
     answer.parse().map_err(|error: T::Err| error.to_string())
-}
-
-fn confirm(question: &str) -> Result<bool, String> {
-    let answer = prompt(&format!("{question}? [y/N]: "))
-        .map_err(|error| format!("cannot ask: {error}; give flags and --yes"))?;
-    Ok(["y", "yes"].contains(&answer.to_lowercase().as_str()))
 }
 
 fn prompt(question: &str) -> io::Result<String> {
@@ -365,6 +356,11 @@ fn report(config: &Path, plan: &Plan, identity: GatewayId, links: &[Link]) {
         println!(
             "  {port} stays open to everybody: you came over it. Once you can log in through the tunnel, empty keep-open in {} and restart.",
             config.display()
+        );
+    }
+    if plan.masquerade {
+        println!(
+            "  sessions reach the LAN under the gateway's own address; where the LAN has a route to their network, masquerade = false shows it who comes."
         );
     }
     if let UserRef::Number(number) = plan.user {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clap::CommandFactory;
 use spa_gateway_core::Name;
 
 use super::cli::{
@@ -30,6 +31,11 @@ pub fn run(cli: &Cli) -> Result<(), String> {
     if let Command::Init(args) = &cli.command {
         return init::run(&cli.config, args);
     }
+    if let Command::Completions { shell } = &cli.command {
+        let out = &mut std::io::stdout();
+        clap_complete::generate(*shell, &mut Cli::command(), "spa-admin", out);
+        return Ok(());
+    }
     if let Command::Policy(PolicyCommand::Check {
         file: Some(file),
         json,
@@ -52,7 +58,7 @@ pub fn run(cli: &Cli) -> Result<(), String> {
         client: &client,
     };
     match &cli.command {
-        Command::Init(_) => Ok(()),
+        Command::Init(_) | Command::Completions { .. } => Ok(()),
         Command::User(command) => admin.user(command),
         Command::Invite(args) => admin.invite(args),
         Command::Device(command) => admin.device(command),

@@ -255,6 +255,19 @@ impl Interface {
         }
     }
 
+    /// Removes a kernel interface that an earlier run of ours left, with its peers. None is removed already.
+    ///
+    /// # Errors
+    /// An interface of that name that is not ours or still held by a `spa-tunnel`, or the kernel's refusal.
+    pub fn remove(name: &str) -> Result<(), WireguardError> {
+        link::check_name(name)?;
+        let mut links = Links::open(name)?;
+        match links.look_for_ours(name)? {
+            Adoption::Wireguard { index } => links.delete(name, index),
+            Adoption::Nothing => Ok(()),
+        }
+    }
+
     fn embed(links: &mut Links, plan: &Plan<'_>) -> Result<(u32, Engine), WireguardError> {
         let tunnel = Tunnel::start(plan)?;
         let index = links.mark_ours(plan.name)?;

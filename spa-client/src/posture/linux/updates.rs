@@ -63,10 +63,13 @@ pub fn installed(machine: &Machine, at: WallTime) -> Fact {
     }
 }
 
+/// When every file was written, and what they said then.
+type Last = (Seen, Result<Arc<Looked>, &'static str>);
+type Seen = Vec<(PathBuf, Option<SystemTime>)>;
+
 /// Looks, unless nothing was written since the last time: lists have some ten megabytes.
 pub fn look(machine: &Machine) -> Result<Arc<Looked>, &'static str> {
-    type Seen = Vec<(PathBuf, Option<SystemTime>)>;
-    static LAST: Mutex<Option<(Seen, Result<Arc<Looked>, &'static str>)>> = Mutex::new(None);
+    static LAST: Mutex<Option<Last>> = Mutex::new(None);
     let names = machine.names(LISTS);
     let security = names.iter().filter(|name| name.contains("security"));
     let files: Vec<String> = security.map(|name| format!("{LISTS}/{name}")).collect();

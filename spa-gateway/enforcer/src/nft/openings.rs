@@ -104,6 +104,17 @@ impl Table {
         }
     }
 
+    /// Takes the table away, whoever made it. None is taken away already.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn remove_if_there(mut link: Link) -> io::Result<()> {
+        match table::handle(&mut link)? {
+            Some(_) => table::remove(&mut link, &mut Chosen::new()),
+            None => Ok(()),
+        }
+    }
+
     /// Whether what was heard tells of our table, and of somebody else's doing.
     pub fn is_meddling(&self, heard: &Heard<'_>) -> bool {
         /// `NFT_MSG_NEWGEN` of nf_tables: every change makes one, of whatever table.
