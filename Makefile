@@ -10,6 +10,8 @@
 # make mutants  every check, bound and key derivation changed, one by one, each to be noticed by a unit test; FILES="a.rs b.rs"
 # make coverage which lines of wire and core the tests run through
 # make model  the formal model, where ProVerif is installed
+# make deb    Debian packages of gateway, client and tunnel, in target/deb
+# make test-packages   these packages on a fresh Debian with the kernel's WireGuard, in a virtual machine: installed, used, upgraded, purged
 # make sbom   a bill of materials of each program, CycloneDX
 # make instructions   accepts the instruction counts of now as those to compare with
 # All prepare a fresh Debian machine with Rust by themselves when run as root, and otherwise say what to install.
@@ -23,7 +25,7 @@ SYSTEMD_UNITS ?= /etc/systemd/system
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 PROGRAMS = spa spa-gateway spa-admin spa-enforcer spa-tunnel
 
-.PHONY: help demo test test-vm bench instructions sim oracle fuzz model sbom breaks timing mutants coverage setup build unit vectors e2e tree fmt clippy release install uninstall clean
+.PHONY: help demo test test-vm bench instructions sim oracle fuzz model sbom breaks timing mutants coverage setup build unit vectors e2e tree fmt clippy release install uninstall deb test-packages clean
 
 help:
 	@sed -n 's/^# //p' Makefile; echo "also: build unit vectors e2e tree fmt clippy release install uninstall clean"
@@ -99,6 +101,13 @@ clippy:
 # One by one, so that none is built with what another asks of a crate they share.
 release: setup
 	for package in spa-gateway spa-enforcer spa-tunnel spa-client; do $(CARGO) build --locked --release -p $$package || exit 1; done
+
+deb: release
+	@packaging/debian/build.sh "$(TARGET)/release" "$(TARGET)/deb"
+
+test-packages: deb
+	@REVISION=2 packaging/debian/build.sh "$(TARGET)/release" "$(TARGET)/deb/next"
+	@tests/packages/debian.sh "$(TARGET)/deb"
 
 # Builds as you, installs as root: `make release && sudo make install`.
 install:

@@ -9,6 +9,10 @@ if [ "${1-}" = --remove ]; then
     if [ -z "${DESTDIR-}" ] && command -v systemctl >/dev/null && [ -d /run/systemd/system ]; then
         systemctl disable --now "${services[@]}" 2>/dev/null || true
     fi
+    # Without the gateway nobody would close what is open, or open what is closed.
+    if [ -z "${DESTDIR-}" ] && [ -e /etc/spa/gateway.toml ]; then
+        "${PREFIX:-/usr/local}/sbin/spa-gateway" clear || true
+    fi
     for service in "${services[@]}"; do rm -f "$units/$service"; done
     exit 0
 fi
@@ -28,7 +32,7 @@ fi
 if [ -n "${DESTDIR-}" ] || [ -d /etc/systemd/system ]; then
     install -d "$units"
     for service in "${services[@]}"; do
-        sed "s|@PREFIX@|${PREFIX:-/usr/local}|g" "systemd/$service" > "$units/$service"
+        sed "s|@GATEWAY@|${PREFIX:-/usr/local}/sbin/spa-gateway|g" "systemd/$service" > "$units/$service"
         chmod 0644 "$units/$service"
     done
 fi

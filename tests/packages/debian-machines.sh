@@ -1,0 +1,229 @@
+#!/usr/bin/env bash
+# Three machines in namespaces, of which gateway and client are fresh Debians, the gateway's with a systemd of its own; and the life of the
+# packages on them. Needs root. Started by debian.sh, here and again in a virtual machine, where the kernel has WireGuard.
+# usage: debian-machines.sh BASE PACKAGES PHONE
+#
+#   client 198.51.100.20 ── wan ── 198.51.100.10 gateway 10.0.5.1 ── lan ── 10.0.5.10 server
+set -euo pipefail
+base=$1 packages=$2 phone=$3
+public=198.51.100.10
+work=$(mktemp -d /tmp/spa-packages.XXXXXX)
+name=spapkg$$
+export PATH="$PATH:/usr/sbin:/sbin"
+
+step() { echo "debian: $*"; }
+fail() {
+    echo "debian: FAILED: $*" >&2
+    {
+        gateway systemctl --no-pager list-jobs
+        gateway systemctl --no-pager status spa-gateway spa-gateway-dark
+        gateway journalctl --no-pager -n 60
+        tail -n 20 "$work/console"
+    } >&2 || true
+    exit 1
+}
+# eventually WHAT COMMAND…: waits for it, some minutes at most on a slow machine.
+eventually() {
+    local what=$1 try
+    shift
+    for try in $(seq 120); do
+        if "$@" >"$work/try" 2>&1; then return 0; fi
+        sleep 0.5
+    done
+    cat "$work/try" >&2
+    fail "$what (looked $try times)"
+}
+cleanup() {
+    local space pid
+    [ ! -s "$work/first" ] || kill -9 "$(cat "$work/first")" 2>/dev/null || true
+    for space in gateway client server; do
+        for pid in $(ip netns pids $name-$space 2>/dev/null); do kill -9 "$pid" 2>/dev/null || true; done
+        ip netns delete $name-$space 2>/dev/null || true
+    done
+    umount -R "$work/client" 2>/dev/null || true
+    for _ in $(seq 50); do
+        find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null
+        [ -e "$cgroup" ] || break
+        sleep 0.1
+    done
+    rm -rf "$work"
+}
+cgroup=/sys/fs/cgroup/$name
+[ -e /sys/fs/cgroup/cgroup.controllers ] || cgroup=/sys/fs/cgroup/systemd/$name
+trap cleanup EXIT
+
+wireguard=embedded
+if modprobe wireguard 2>/dev/null || [ -d /sys/module/wireguard ]; then wireguard=kernel; fi
+modprobe -a nf_tables nf_conntrack_netlink veth overlay tun 2>/dev/null || true
+
+step "three machines, WireGuard: $wireguard"
+for space in gateway client server; do ip netns add $name-$space && ip -n $name-$space link set lo up; done
+ip link add wan netns $name-client type veth peer name eth0 netns $name-gateway
+ip link add eth1 netns $name-gateway type veth peer name lan netns $name-server
+for address in client:198.51.100.20/24:wan gateway:$public/24:eth0 gateway:10.0.5.1/24:eth1 server:10.0.5.10/24:lan; do
+    IFS=: read -r space address link <<< "$address"
+    ip -n "$name-$space" address add "$address" dev "$link"
+    ip -n "$name-$space" link set "$link" up
+done
+# `init` proposes the interface of the default route.
+ip -n $name-gateway route add default via 198.51.100.20
+mkdir "$work/www"
+echo 'the wiki' > "$work/www/index.html"
+ip netns exec $name-server busybox httpd -h "$work/www" -p 10.0.5.10:8080
+
+# What an ordinary machine finds in /dev, and no disk of this one's.
+devices() {
+    mount -t tmpfs tmpfs "$1/dev"
+    for node in null zero full random urandom tty net/tun; do
+        mkdir -p "$1/dev/net" && : > "$1/dev/$node" && mount --bind "/dev/$node" "$1/dev/$node"
+    done
+    mkdir "$1/dev/pts" "$1/dev/shm"
+    mount -t devpts devpts "$1/dev/pts"
+    ln -s /proc/self/fd "$1/dev/fd"
+}
+# fresh MACHINE: its own copy of the Debian that was installed once.
+fresh() {
+    mount -t overlay -o "lowerdir=$base,upperdir=$work/$1.up,workdir=$work/$1.work" overlay "$work/$1"
+    mkdir "$work/$1/packages"
+    mount --bind "$packages" "$work/$1/packages"
+    devices "$work/$1"
+}
+boot() {
+    local root=$work/gateway
+    mount --make-rprivate /
+    fresh gateway
+    mount -t proc proc "$root/proc"
+    # The kernel is not this machine's alone: of its switches only those of its network can be turned.
+    mount --bind "$root/proc/sys" "$root/proc/sys"
+    mount -o remount,bind,ro "$root/proc/sys"
+    mount --bind /proc/sys/net "$root/proc/sys/net"
+    mount -t sysfs -o ro sys "$root/sys"
+    mount --bind /sys/kernel/security "$root/sys/kernel/security" 2>/dev/null || true
+    if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+        mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+    else
+        mount -t tmpfs tmpfs "$root/sys/fs/cgroup"
+        mkdir "$root/sys/fs/cgroup/systemd"
+        mount -t cgroup -o none,name=systemd,xattr cgroup "$root/sys/fs/cgroup/systemd"
+    fi
+    mount -t tmpfs tmpfs "$root/run"
+    mount -t tmpfs tmpfs "$root/tmp"
+    exec env -i container=spa-test PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$root" /lib/systemd/systemd --log-target=null
+}
+mkdir "$work"/{gateway,gateway.up,gateway.work,client,client.up,client.work}
+mkdir "$cgroup"
+export -f boot fresh devices
+export work base packages
+(
+    echo $BASHPID > "$cgroup/cgroup.procs"
+    exec ip netns exec $name-gateway unshare --mount --pid --cgroup --uts --ipc --fork bash -c boot >"$work/console" 2>&1
+) &
+disown
+find_first() { ip netns pids $name-gateway | while read -r pid; do [ "$(readlink "/proc/$pid/exe")" != "/lib/systemd/systemd" ] && [ "$(cat "/proc/$pid/comm")" != systemd ] || echo "$pid"; done | head -1 > "$work/first" && [ -s "$work/first" ]; }
+gateway() { nsenter -t "$(cat "$work/first")" -m -p -C -u -i -n -r -w env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@"; }
+client() { ip netns exec $name-client chroot "$work/client" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@"; }
+eventually "systemd does not start" find_first
+eventually "systemd does not come up" gateway systemctl is-active multi-user.target
+fresh client
+mount -t proc proc "$work/client/proc"
+mount -t sysfs -o ro sys "$work/client/sys"
+
+# Everything on the gateway but what other programs write while it runs.
+listing() {
+    gateway find / -xdev \( -path /packages -o -path /var/lib/dpkg -o -path /var/log -o -path /var/cache -o -path /var/lib/systemd -o -path /proc -o -path /sys \
+        -o -path /dev -o -path /run -o -path /tmp -o -name '*-' \) -prune -o -print | LC_ALL=C sort
+}
+accounts() { gateway cat /etc/passwd /etc/group; }
+listing > "$work/before"
+accounts > "$work/accounts.before"
+
+step "installed"
+gateway sh -c 'dpkg -i /packages/spa-gateway_*.deb /packages/spa-tunnel_*.deb' > "$work/dpkg" 2>&1 || fail "dpkg -i: $(cat "$work/dpkg")"
+client sh -c 'dpkg -i /packages/spa-client_*.deb /packages/spa-tunnel_*.deb' > "$work/dpkg" 2>&1 || fail "dpkg -i: $(cat "$work/dpkg")"
+grep -q 'next, as root: spa-admin init' <(gateway sh -c 'dpkg-reconfigure -u spa-gateway 2>/dev/null; /var/lib/dpkg/info/spa-gateway.postinst configure') || fail "nothing says what is next"
+for file in man/man8/spa-gateway.8.gz man/man8/spa-admin.8.gz man/man5/spa-policy.5.gz bash-completion/completions/spa-admin doc/spa-gateway/copyright; do
+    gateway test -e /usr/share/$file || fail "/usr/share/$file is missing"
+done
+client bash -n /usr/share/bash-completion/completions/spa || fail "the completions are no shell"
+
+step "three questions"
+printf '\n\n\n' | gateway spa-admin init > "$work/init" || fail "init: $(cat "$work/init")"
+[ "$(grep -o '\]: ' "$work/init" | wc -l)" -eq 3 ] || fail "init asks more or less than three questions: $(cat "$work/init")"
+gateway sed -i 's/^trust = "auto"/trust = "always"/' /etc/spa/gateway.toml
+gateway timeout 120 systemctl enable --now spa-gateway > "$work/enable" 2>&1 || fail "it does not start: $(cat "$work/enable")"
+eventually "the gateway does not answer" gateway spa-admin status
+gateway spa-admin status | grep -q "^wireguard  *$wireguard" || fail "not the $wireguard WireGuard"
+gateway spa-admin doctor || fail "doctor"
+for unit in spa-gateway spa-gateway-dark; do
+    gateway systemd-analyze security --no-pager $unit.service > "$work/$unit.security"
+    exposure=$(sed -n 's/.*exposure level for .*: \([0-9.]*\) .*/\1/p' "$work/$unit.security")
+    step "$unit.service: exposure $exposure of 10"
+    awk "BEGIN { exit !($exposure < 4) }" || fail "the unit is less confined than it was"
+done
+if [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ]; then
+    confined=$(cat "/proc/$(ip netns pids $name-gateway | while read -r pid; do [ "$(cat "/proc/$pid/comm")" != spa-gateway ] || echo "$pid"; done | head -1)/attr/current")
+    step "AppArmor: $confined"
+    [ "$confined" = "spa-gateway (enforce)" ] || fail "AppArmor does not confine it"
+fi
+
+step "the main job"
+gateway spa-admin user add ana --group staff > /dev/null
+gateway spa-admin resource add wiki 10.0.5.10/32 8080/tcp > /dev/null
+gateway spa-admin allow staff wiki > /dev/null
+invite=$(gateway spa-admin invite ana --no-confirm 2>/dev/null | grep -o 'spa1:[A-Za-z0-9_./:-]*')
+install -m 0600 /dev/stdin "$work/client/root/password" <<< 'correct horse battery'
+install -m 0755 "$phone" "$work/client/root/phone"
+page() { ip netns exec $name-client curl -s -m 4 http://10.0.5.10:8080/ | grep -q 'the wiki'; }
+# One code opens one door: the next one is waited for.
+next_code() {
+    while [ "$(($(date +%s) / 30))" -eq "$(cat "$work/code" 2>/dev/null || echo 0)" ]; do sleep 0.5; done
+    echo "$(($(date +%s) / 30))" > "$work/code"
+}
+knock() {
+    next_code
+    client sh -c 'spa knock wiki --password-file /root/password --code "$(SPA_TOTP_URI=$(cat /root/totp) /root/phone)"'
+}
+next_code
+client spa enroll "$invite" --name laptop --password-file /root/password --code-command /root/phone --totp-out /root/totp > "$work/enroll" 2>&1 ||
+    fail "enroll: $(cat "$work/enroll")"
+! page || fail "the wiki is open to everybody"
+knock || fail "knock"
+page || fail "the wiki does not answer through the tunnel"
+client spa status --json | grep -q "\"wireguard\":\"$wireguard\"" || fail "the client does not use the $wireguard WireGuard"
+
+step "upgraded under an open session"
+gateway sh -c 'dpkg -i /packages/next/spa-gateway_*.deb /packages/next/spa-tunnel_*.deb' > "$work/dpkg" 2>&1 || fail "upgrade: $(cat "$work/dpkg")"
+client sh -c 'dpkg -i /packages/next/spa-client_*.deb' > "$work/dpkg" 2>&1 || fail "upgrade: $(cat "$work/dpkg")"
+eventually "the gateway does not answer after the upgrade" gateway spa-admin status
+if [ $wireguard = kernel ]; then
+    eventually "the session did not outlive the upgrade" page
+    gateway spa-admin session list | grep -q wiki || fail "the session is not known any more"
+    client spa close || fail "close after the upgrade"
+    ! page || fail "closed, and the wiki still answers"
+else
+    # The process that carried the tunnel was the old one's: the session is over, and says so.
+    ! gateway spa-admin session list | grep -q wiki || fail "a session without its tunnel"
+    ! page || fail "the session is over, and the wiki still answers"
+    client spa close || true
+fi
+
+step "removed under an open session"
+knock || fail "knock after the upgrade"
+page || fail "the wiki does not answer after the upgrade"
+gateway dpkg -r spa-gateway > "$work/dpkg" 2>&1 || fail "remove: $(cat "$work/dpkg")"
+! page || fail "removed, and the wiki still answers"
+! gateway nft list table inet spa 2>/dev/null || fail "removed, and its table is still there"
+! gateway ip link show spa0 2>/dev/null || fail "removed, and its interface is still there"
+ip netns pids $name-gateway | while read -r pid; do cat "/proc/$pid/comm"; done > "$work/left"
+! grep spa- "$work/left" || fail "removed, and a process of it still runs"
+gateway test -e /var/lib/spa/store.db || fail "removed, and the store went with it"
+client spa close > /dev/null 2>&1 || true
+
+step "purged"
+gateway dpkg -P spa-gateway spa-tunnel > "$work/dpkg" 2>&1 || fail "purge: $(cat "$work/dpkg")"
+client dpkg -P spa-client spa-tunnel > "$work/dpkg" 2>&1 || fail "purge: $(cat "$work/dpkg")"
+listing > "$work/after"
+diff "$work/before" "$work/after" || fail "purged, and this is another machine than before"
+accounts > "$work/accounts.after"
+diff "$work/accounts.before" "$work/accounts.after" || fail "purged, and its users are still there"
+step "all of it holds, with the $wireguard WireGuard"
