@@ -9,9 +9,11 @@
 # make timing whether the time of a comparison tells of a secret: statistics, on a quiet machine
 # make mutants  every check, bound and key derivation changed, one by one, each to be noticed by a unit test; FILES="a.rs b.rs"
 # make coverage which lines of wire and core the tests run through
+# make router static programs for a router, and their tests on its processor; TARGET=x86_64, aarch64, armv7, mipsel or mips alone
 # make model  the formal model, where ProVerif is installed
 # make deb    Debian packages of gateway, client and tunnel, in target/deb
-# make test-packages   these packages on a fresh Debian with the kernel's WireGuard, in a virtual machine: installed, used, upgraded, purged
+# make test-packages   these packages on a fresh Debian with the kernel's WireGuard, in a virtual machine: installed, used, upgraded, purged;
+#             before that the static programs of `make router`: the main job, their memory, a container's image
 # make sbom   a bill of materials of each program, CycloneDX
 # make instructions   accepts the instruction counts of now as those to compare with
 # All prepare a fresh Debian machine with Rust by themselves when run as root, and otherwise say what to install.
@@ -25,7 +27,7 @@ SYSTEMD_UNITS ?= /etc/systemd/system
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 PROGRAMS = spa spa-gateway spa-admin spa-enforcer spa-tunnel
 
-.PHONY: help demo test test-vm bench instructions sim oracle fuzz model sbom breaks timing mutants coverage setup build unit vectors e2e tree fmt clippy release install uninstall deb test-packages clean
+.PHONY: help demo test test-vm bench instructions sim oracle fuzz model sbom breaks timing mutants coverage router setup build unit vectors e2e tree fmt clippy release install uninstall deb test-packages clean
 
 help:
 	@sed -n 's/^# //p' Makefile; echo "also: build unit vectors e2e tree fmt clippy release install uninstall clean"
@@ -51,6 +53,9 @@ oracle:
 
 fuzz:
 	@FOR="$(or $(FOR),60s)" TARGET="$(if $(filter command line,$(origin TARGET)),$(TARGET))" tests/tools/fuzz.sh
+
+router:
+	@packaging/router/build.sh $(if $(filter command line,$(origin TARGET)),$(TARGET))
 
 model:
 	@tests/tools/model.sh
@@ -107,6 +112,7 @@ deb: release
 
 test-packages: deb
 	@REVISION=2 packaging/debian/build.sh "$(TARGET)/release" "$(TARGET)/deb/next"
+	@tests/packages/router.sh
 	@tests/packages/debian.sh "$(TARGET)/deb"
 
 # Builds as you, installs as root: `make release && sudo make install`.

@@ -1,4 +1,4 @@
-//! Where the built programs are: in the folder this program itself was built into.
+//! Where the built programs are: in the folder this program itself was built into, or where `SPA_PROGRAMS` says.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,9 @@ const NEEDED: [&str; 6] = [
     "spa-phone",
 ];
 
+/// The variable that names another folder.
+const ELSEWHERE: &str = "SPA_PROGRAMS";
+
 /// The folder with all programs.
 #[derive(Clone, Debug)]
 pub struct Programs {
@@ -22,22 +25,20 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Finds them beside the running program, or one folder up (tests are built into `deps/`).
+    /// Finds them beside the running program, or one folder up (tests are built into `deps/`). The folder `SPA_PROGRAMS` comes before:
+    /// it holds programs that were built another way, to be tested as they are.
     ///
     /// # Errors
     /// Naming the first one that is missing, and how to build it.
     pub fn find() -> anyhow::Result<Self> {
-        let own = std::env::current_exe().context("finding this program")?;
-        let mut folder = own.parent().context("finding its folder")?;
-        if folder.ends_with("deps") {
-            folder = folder.parent().context("finding its folder")?;
-        }
+        let folder = match std::env::var_os(ELSEWHERE) {
+            Some(folder) => PathBuf::from(folder),
+            None => own_folder()?,
+        };
         if let Some(missing) = NEEDED.iter().find(|name| !folder.join(name).exists()) {
             bail!("{missing} is not in {}: run `make build`", folder.display());
         }
-        Ok(Self {
-            folder: folder.to_path_buf(),
-        })
+        Ok(Self { folder })
     }
 
     /// The same programs where every user may run them: copied into `place` when a folder above them is closed to others
@@ -62,6 +63,13 @@ impl Programs {
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
+}
+
+fn own_folder() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("finding this program")?;
+    let folder = own.parent().context("finding its folder")?;
+    let above = folder.parent().filter(|_| folder.ends_with("deps"));
+    Ok(above.unwrap_or(folder).to_path_buf())
 }
 
 fn open_to_others(folder: &Path) -> bool {

@@ -23,6 +23,11 @@ mod say;
 mod serve;
 mod socket;
 #[cfg(target_pointer_width = "64")]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64"
+))]
 mod system_calls;
 mod user;
 mod watch;

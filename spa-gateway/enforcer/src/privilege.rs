@@ -75,8 +75,12 @@ pub fn give_up() -> Result<(), PrivilegeError> {
     };
     set_capabilities(None, sets).map_err(step("capabilities"))?;
     set_no_new_privs(true).map_err(step("no_new_privs"))?;
-    // On 32-bit machines seccompiler is not at home; there the capabilities are all there is.
-    #[cfg(target_pointer_width = "64")]
+    // Where seccompiler is not at home the capabilities are all there is.
+    #[cfg(any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "riscv64"
+    ))]
     crate::system_calls::confine().map_err(|source| PrivilegeError::GiveUp {
         step: "system calls",
         source,

@@ -47,6 +47,12 @@ pub struct Tunnel {
 impl Tunnel {
     /// Makes the TUN device, starts the process and waits until it listens.
     pub fn start(plan: &Plan<'_>) -> Result<Self, WireguardError> {
+        // Before the device: without the program a router's owner needs another module than `tun`.
+        if !plan.tunnel_program.exists() {
+            return Err(WireguardError::NoTunnelProgram {
+                program: plan.tunnel_program.into(),
+            });
+        }
         let device = tun::make(plan.name).map_err(|source| no_tun(plan.name, source))?;
         let (socket, theirs) = rustix::net::socketpair(
             AddressFamily::UNIX,

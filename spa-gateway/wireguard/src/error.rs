@@ -86,6 +86,15 @@ pub enum WireguardError {
         /// Its prefix length.
         prefix: u8,
     },
+    /// The embedded WireGuard is needed, and `spa-tunnel` is not installed: small builds leave it out.
+    #[error(
+        "this kernel has no WireGuard that is to be used, and {} is not there to stand in: load the module `wireguard` (OpenWrt: install kmod-wireguard), or install spa-tunnel",
+        program.display()
+    )]
+    NoTunnelProgram {
+        /// Where it was looked for.
+        program: PathBuf,
+    },
     /// `spa-tunnel` could not be started.
     #[error("cannot start {} as user {uid}: {source}", program.display())]
     Start {

@@ -209,9 +209,16 @@ fn a_program_that_cannot_be_started_is_named() {
     };
     let said = text(lab.gateway.create_with(&missing));
     assert!(
-        said.starts_with(&format!(
-            "cannot start /nonexistent/spa-tunnel as user {NOBODY}: "
-        )),
+        said.contains("/nonexistent/spa-tunnel is not there") && said.contains("kmod-wireguard"),
+        "{said}"
+    );
+    let unusable = Plan {
+        tunnel_program: Path::new("/dev/null"),
+        ..missing
+    };
+    let said = text(lab.gateway.create_with(&unusable));
+    assert!(
+        said.starts_with(&format!("cannot start /dev/null as user {NOBODY}: ")),
         "{said}"
     );
     let wrong = Plan {

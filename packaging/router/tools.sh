@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Brings what a router build needs into TOOLS (a folder of ours; Debian's packages aside): Rust with the source of its standard
+# library, a C compiler that knows every target (zig), qemu to run the result. Says exactly what is missing where it may not.
+set -eu
+tools=$1
+rust=/usr/bin/rustc
+source=/usr/lib/rustlib/src/rust/library/Cargo.lock
+
+packages=()
+{ [ -x "$rust" ] && [ -x /usr/bin/cargo ] && [ -f "$source" ]; } || packages+=(rustc-web cargo-web rust-web-src)
+command -v qemu-mips-static >/dev/null || packages+=(qemu-user-static)
+/usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
+command -v cc >/dev/null || packages+=(gcc libc6-dev)
+if [ ${#packages[@]} -gt 0 ]; then
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+        echo "router: missing packages; as root on Debian 12: apt-get install ${packages[*]}" >&2
+        exit 1
+    fi
+    echo "router: installing ${packages[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    install=(apt-get -qq -o DPkg::Lock::Timeout=300 install --no-install-recommends -y "${packages[@]}")
+    "${install[@]}" >/dev/null 2>&1 || { apt-get -qq update && "${install[@]}" >/dev/null; }
+fi
+
+mkdir -p "$tools/bin"
+if [ ! -x "$tools/bin/zig" ]; then
+    echo "router: installing zig (PyPI's ziglang 0.17)"
+    /usr/bin/python3 -m venv "$tools/python"
+    "$tools/python/bin/pip" -q install 'ziglang>=0.17,<0.18'
+    printf '#!/bin/sh\nexec "%s" -m ziglang "$@"\n' "$tools/python/bin/python" >"$tools/bin/zig"
+    chmod +x "$tools/bin/zig"
+fi
+if [ ! -x "$tools/bin/cargo-zigbuild" ]; then
+    echo "router: building cargo-zigbuild 0.24"
+    RUSTC=$rust CARGO_TARGET_DIR=$tools/build /usr/bin/cargo install -q --locked --root "$tools" cargo-zigbuild --version 0.24.1
+    rm -rf "$tools/build"
+fi
