@@ -13,7 +13,7 @@
 # make model  the formal model, where ProVerif is installed
 # make deb    Debian packages of gateway, client and tunnel, in target/deb
 # make test-packages   these packages on a fresh Debian with the kernel's WireGuard, in a virtual machine: installed, used, upgraded, purged;
-#             before that the static programs of `make router`: the main job, their memory, a container's image
+#             before that real ufw and firewalld, OpenWrt's files, and the static programs of `make router`: the main job, their memory, a container's image
 # make sbom   a bill of materials of each program, CycloneDX
 # make instructions   accepts the instruction counts of now as those to compare with
 # All prepare a fresh Debian machine with Rust by themselves when run as root, and otherwise say what to install.
@@ -110,7 +110,9 @@ release: setup
 deb: release
 	@packaging/debian/build.sh "$(TARGET)/release" "$(TARGET)/deb"
 
-test-packages: deb
+test-packages: build deb
+	@tests/packages/firewalls.sh
+	@tests/packages/openwrt.sh
 	@REVISION=2 packaging/debian/build.sh "$(TARGET)/release" "$(TARGET)/deb/next"
 	@tests/packages/router.sh
 	@tests/packages/debian.sh "$(TARGET)/deb"
@@ -124,6 +126,8 @@ install:
 	install -m 0644 docs/man/spa.1 "$(DESTDIR)$(PREFIX)/share/man/man1/"
 	install -m 0644 docs/man/spa-policy.5 "$(DESTDIR)$(PREFIX)/share/man/man5/"
 	install -D -m 0644 packaging/policy.example.toml "$(DESTDIR)$(PREFIX)/share/doc/spa/policy.example.toml"
+	install -D -m 0644 packaging/nftables/spa.nft "$(DESTDIR)$(PREFIX)/share/spa/nftables/spa.nft"
+	install -D -m 0644 packaging/nftables/nftables.conf.example "$(DESTDIR)$(PREFIX)/share/doc/spa/nftables.conf.example"
 	install -m 0644 docs/man/spa-admin.8 docs/man/spa-gateway.8 "$(DESTDIR)$(PREFIX)/share/man/man8/"
 	PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" SYSTEMD_UNITS="$(SYSTEMD_UNITS)" packaging/install.sh
 
@@ -131,7 +135,7 @@ install:
 uninstall:
 	PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" SYSTEMD_UNITS="$(SYSTEMD_UNITS)" packaging/install.sh --remove
 	rm -f "$(DESTDIR)$(PREFIX)/bin/spa" $(foreach program,spa-gateway spa-admin spa-enforcer spa-tunnel,"$(DESTDIR)$(PREFIX)/sbin/$(program)")
-	rm -rf "$(DESTDIR)$(PREFIX)/share/doc/spa"
+	rm -rf "$(DESTDIR)$(PREFIX)/share/doc/spa" "$(DESTDIR)$(PREFIX)/share/spa"
 	rm -f "$(DESTDIR)$(PREFIX)/share/man/man1/spa.1" "$(DESTDIR)$(PREFIX)/share/man/man5/spa-policy.5" "$(DESTDIR)$(PREFIX)/share/man/man8/spa-admin.8" "$(DESTDIR)$(PREFIX)/share/man/man8/spa-gateway.8"
 
 clean:

@@ -5,6 +5,7 @@ pub mod client;
 pub mod doctor;
 pub mod init;
 pub mod learn;
+pub mod openwrt;
 pub mod people;
 pub mod policy;
 pub mod policy_edit;

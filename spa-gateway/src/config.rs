@@ -3,6 +3,7 @@
 //! Invariant: a `Config` that exists is complete and within bounds. Every refusal is
 //! one line: file and line, what is wrong, what to do.
 
+mod firewall;
 mod value;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
+pub use firewall::{Firewall, FirewallMode, Table};
 pub use value::{
     HostPort, Interface, Port, PortProtocol, Span, Subnet, Transport, UserRef, ValueError,
 };
@@ -45,7 +47,7 @@ pub struct Config {
     pub knock: Knock,
     /// The tunnel.
     pub wireguard: WireGuard,
-    /// The table `inet spa`.
+    /// Whose rules keep the machine closed.
     #[serde(default)]
     pub firewall: Firewall,
     /// How long openings last.
@@ -113,40 +115,6 @@ impl fmt::Display for Backend {
             Self::Kernel => "kernel",
             Self::Embedded => "embedded",
         })
-    }
-}
-
-/// `[firewall]`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct Firewall {
-    /// Only `own` in this version.
-    pub mode: FirewallMode,
-    /// Ports that stay open to everybody; none unless listed.
-    pub keep_open: Vec<PortProtocol>,
-    /// Whether sessions leave with the gateway's own address.
-    pub masquerade: bool,
-}
-
-/// `mode`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum FirewallMode {
-    /// A table of our own.
-    #[default]
-    Own,
-}
-
-impl<'de> Deserialize<'de> for FirewallMode {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        match String::deserialize(from)?.as_str() {
-            "own" => Ok(Self::Own),
-            "fw4" | "sets" => Err(serde::de::Error::custom(
-                "this mode is not supported yet; use mode = \"own\"",
-            )),
-            other => Err(serde::de::Error::custom(format_args!(
-                "`{other}` is no firewall mode; use mode = \"own\""
-            ))),
-        }
     }
 }
 
@@ -361,6 +329,7 @@ impl Config {
     fn check(&self) -> Result<(), (Range<usize>, String)> {
         check_interfaces(&self.knock.interfaces, &self.wireguard.interface)?;
         check_pools(&self.wireguard.addresses)?;
+        self.firewall.check()?;
         check_span(&self.session.door, DOOR_BOUNDS, "door")?;
         check_span(&self.control.report, REPORT_BOUNDS, "report")?;
         check_span(&self.session.longest, LONGEST_BOUNDS, "longest")

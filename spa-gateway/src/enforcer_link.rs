@@ -28,7 +28,8 @@ use spa_order::{
 use crate::access::AccessSockets;
 use crate::accounts::Account;
 use crate::capture::KnownTags;
-use crate::config::Config;
+use crate::config::{Config, FirewallMode};
+use crate::preflight::Finding;
 use crate::reply::ReplySockets;
 
 /// How long the enforcer may take to be ready: it makes a table, sockets and an interface.
@@ -194,9 +195,9 @@ pub fn once(config: &Config, what: Once) -> Result<ExitStatus, LinkError> {
         .map_err(|source| LinkError::Run { file, source })
 }
 
-/// Has the enforcer say which chains of other firewalls are in the way, with the remedy; one line each. `None` if it cannot.
+/// Has the enforcer say what keeps the firewall from working, with the remedy. `None` if it cannot.
 #[must_use]
-pub fn look(config: &Config) -> Option<Vec<String>> {
+pub fn look(config: &Config) -> Option<Vec<Finding>> {
     let output = Command::new(find_executable()?)
         .args(flags(config, &config.process.tunnel_user.to_string(), 1, 0))
         .arg("--look")
@@ -207,7 +208,11 @@ pub fn look(config: &Config) -> Option<Vec<String>> {
         .ok()
         .filter(|output| output.status.success())?;
     let text = String::from_utf8_lossy(&output.stdout);
-    Some(text.lines().map(str::to_owned).collect())
+    let finding = |line: &str| match line.strip_prefix("problem: ") {
+        Some(line) => Finding::Problem(line.to_owned()),
+        None => Finding::Warning(line.strip_prefix("warning: ").unwrap_or(line).to_owned()),
+    };
+    Some(text.lines().map(finding).collect())
 }
 
 /// The enforcer's limits as its command line.
@@ -240,6 +245,13 @@ fn flags(config: &Config, tunnel_user: &str, capacity: u32, credentials: usize) 
     put("--tunnel-user", tunnel_user.to_owned());
     if config.firewall.masquerade {
         flags.push("--masquerade".to_owned());
+    }
+    match (config.firewall.mode(), config.firewall.table()) {
+        (FirewallMode::Fw4, _) => flags.push("--fw4".to_owned()),
+        (FirewallMode::Sets, Some(table)) => {
+            flags.extend(["--sets".to_owned(), table.name().to_owned()]);
+        }
+        (FirewallMode::Own, _) | (FirewallMode::Sets, None) => {}
     }
     flags.into_iter().map(OsString::from).collect()
 }

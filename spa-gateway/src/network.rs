@@ -5,6 +5,8 @@ use std::process::{Command, Stdio};
 
 use pnet::datalink;
 
+use crate::config::Subnet;
+
 /// One network interface.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Link {
@@ -27,6 +29,23 @@ pub fn links() -> Vec<Link> {
             name: interface.name,
         })
         .collect()
+}
+
+/// Lists the networks of every interface but the loopback and this one, with the interface's name.
+#[must_use]
+pub fn networks_of_others(tunnel: &str) -> Vec<(String, Subnet)> {
+    let interfaces = datalink::interfaces();
+    let others = interfaces
+        .iter()
+        .filter(|interface| interface.name != tunnel && !interface.is_loopback());
+    let networks = others.flat_map(|interface| {
+        let subnets = interface.ips.iter().map(|network| Subnet {
+            address: network.ip(),
+            prefix: network.prefix(),
+        });
+        subnets.map(|subnet| (interface.name.clone(), subnet))
+    });
+    networks.collect()
 }
 
 /// Lists every address that is ours.

@@ -66,7 +66,7 @@ pub fn machine(config: &Config) -> Vec<Finding> {
     }
     findings.extend(policy(config).map(Finding::Problem));
     findings.extend(warnings(config).into_iter().map(Finding::Warning));
-    findings.extend(foreign_chains(config).into_iter().map(Finding::Warning));
+    findings.extend(firewalls(config));
     findings
 }
 
@@ -96,13 +96,15 @@ pub fn policy(config: &Config) -> Option<String> {
     }
 }
 
-/// Names other people's chains that would drop our packets. At a start the enforcer does that.
+/// Names other people's chains that would drop our packets, and what an administrator's own ruleset lacks. At a start
+/// the enforcer does that.
 #[must_use]
-pub fn foreign_chains(config: &Config) -> Vec<String> {
-    let mut lines = enforcer_link::look(config).unwrap_or_default();
+pub fn firewalls(config: &Config) -> Vec<Finding> {
+    let mut findings = enforcer_link::look(config).unwrap_or_default();
     let tunnel = config.wireguard.interface.get_ref().as_str();
-    lines.extend(network::legacy_chains(tunnel, config.wireguard_port()));
-    lines
+    let legacy = network::legacy_chains(tunnel, config.wireguard_port());
+    findings.extend(legacy.into_iter().map(Finding::Warning));
+    findings
 }
 
 /// Says so if we are not root.

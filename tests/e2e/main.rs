@@ -22,3 +22,4 @@ mod outside;
 mod policy;
 mod refused;
 mod sandbox;
+mod walls;

@@ -434,7 +434,7 @@ impl Gateway {
         Ok(found)
     }
 
-    /// Every element of our table that opens something. The keep-open set is the administrator's and no opening of ours.
+    /// Every element of whatever table that opens something. The keep-open set is the administrator's and no opening of ours.
     ///
     /// # Errors
     /// When the table cannot be read.
@@ -457,9 +457,7 @@ impl Gateway {
     }
 
     fn elements(&self) -> anyhow::Result<Vec<(String, Duration)>> {
-        let listing = self
-            .space
-            .output("nft", &["-j", "list", "table", "inet", "spa"])?;
+        let listing = self.space.output("nft", &["-j", "list", "ruleset"])?;
         let listing: serde_json::Value = serde_json::from_str(&listing)?;
         let mut found = Vec::new();
         for set in listing["nftables"].as_array().into_iter().flatten() {

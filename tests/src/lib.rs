@@ -1,6 +1,7 @@
 //! What the demo and the end-to-end tests stand on: namespaces, the wire, real programs in them, and waiting without sleeping.
 #![forbid(unsafe_code)]
 
+pub mod foreign;
 pub mod gateway;
 #[cfg(target_arch = "x86_64")]
 pub mod inject;

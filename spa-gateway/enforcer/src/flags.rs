@@ -2,13 +2,13 @@
 //!
 //! Every flag is known, every value in range, nothing is given twice that may be given once.
 
-use std::ffi::OsString;
+use std::ffi::{CStr, CString, OsString};
 use std::net::IpAddr;
 
 use spa_order::{MAX_KNOCK_INTERFACES, MAX_PEERS, MAX_TTL_MS};
 use spa_wireguard::BackendChoice;
 
-use crate::nft::{AccessLog, Masquerade, Plan, Port};
+use crate::nft::{AccessLog, Masquerade, Mode, Plan, Port, TABLE};
 
 /// The whole command line.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,6 +72,11 @@ pub enum FlagError {
         "--keep-open {0}/tcp is the control port, which is reached through the tunnel only: leave it out"
     )]
     ControlKeptOpen(u16),
+    /// Rules of ours where there are none.
+    #[error(
+        "--sets leaves --keep-open and --masquerade to the ruleset of that table: leave them out"
+    )]
+    NotWithSets,
 }
 
 impl Flags {
@@ -97,6 +102,10 @@ impl Flags {
                 once(&mut given.task, &flag, task)?;
                 continue;
             }
+            if flag == "--fw4" {
+                once(&mut given.mode, "--sets or --fw4", Mode::Fw4)?;
+                continue;
+            }
             if !VALUED.contains(&flag.as_str()) {
                 return Err(FlagError::Unknown(flag));
             }
@@ -109,7 +118,7 @@ impl Flags {
     }
 }
 
-const VALUED: [&str; 12] = [
+const VALUED: [&str; 13] = [
     "--knock-interface",
     "--port",
     "--wg-interface",
@@ -122,6 +131,7 @@ const VALUED: [&str; 12] = [
     "--control-port",
     "--keep-open",
     "--tunnel-user",
+    "--sets",
 ];
 
 #[derive(Default)]
@@ -138,6 +148,7 @@ struct Given {
     control_port: Option<u16>,
     keep_open: Vec<Port>,
     masquerade: Option<()>,
+    mode: Option<Mode>,
     task: Option<Task>,
     tunnel_user: Option<String>,
 }
@@ -226,6 +237,10 @@ impl Given {
                 self.keep_open.dedup();
                 Ok(())
             }
+            "--sets" => {
+                let table = table(value).ok_or_else(|| wrong("the name of an inet table"))?;
+                once(&mut self.mode, "--sets or --fw4", Mode::Sets(table))
+            }
             "--tunnel-user" => once(&mut self.tunnel_user, flag, value.to_owned()),
             _ => Err(FlagError::Unknown(flag.to_owned())),
         }
@@ -245,7 +260,15 @@ impl Given {
         if self.addresses.is_empty() {
             return Err(FlagError::Missing("--address"));
         }
+        let mode = self.mode.unwrap_or(Mode::Own);
+        // There it is the administrator's to say.
+        if let Mode::Sets(_) = mode
+            && (!self.keep_open.is_empty() || self.masquerade.is_some())
+        {
+            return Err(FlagError::NotWithSets);
+        }
         let plan = Plan {
+            mode,
             knock: self.knock,
             knock_port: required(self.port, "--port")?,
             tunnel: required(self.tunnel, "--wg-interface")?,
@@ -297,6 +320,17 @@ fn network(value: &str) -> Option<(IpAddr, u8)> {
         }
     };
     fits.then_some((address, prefix))
+}
+
+/// A name `nft` takes without quotes, and not that of our own table. It is kept for the life of the process.
+fn table(value: &str) -> Option<&'static CStr> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || ['_', '-', '.'].contains(&c);
+    let fits = value.starts_with(|c: char| c.is_ascii_alphabetic())
+        && value.len() <= 63
+        && value.chars().all(is_word)
+        && value.as_bytes() != TABLE.to_bytes();
+    let name = CString::new(value).ok().filter(|_| fits)?;
+    Some(Box::leak(name.into_boxed_c_str()))
 }
 
 fn kept_open(value: &str) -> Option<Port> {
@@ -374,6 +408,8 @@ mod tests {
             "--keep-open 0/tcp",
             "--knock-interface a/b",
             "--wg-backend any",
+            "--sets spa",
+            "--sets 4",
         ] {
             assert!(
                 matches!(parse(wrong), Err(FlagError::Value { .. })),
@@ -393,6 +429,17 @@ mod tests {
         assert!(matches!(again("--masquerade"), Err(FlagError::Again(_))));
         assert!(matches!(again("--verbose"), Err(FlagError::Unknown(_))));
         assert!(matches!(again("--keep-open"), Err(FlagError::NoValue(_))));
+    }
+
+    #[test]
+    fn the_administrators_table_comes_with_none_of_our_rules() {
+        let bare = GOOD.replace("--keep-open 22/tcp --masquerade", "");
+        let flags = parse(&format!("{bare} --sets filter")).expect("every flag");
+        assert_eq!(flags.plan.mode, Mode::Sets(c"filter"));
+        let all = format!("{GOOD} --sets filter");
+        assert_eq!(parse(&all), Err(FlagError::NotWithSets));
+        let both = format!("{bare} --sets filter --fw4");
+        assert!(matches!(parse(&both), Err(FlagError::Again(_))));
     }
 
     #[test]

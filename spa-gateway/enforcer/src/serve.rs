@@ -20,7 +20,7 @@ use crate::forgetter::{Forgetter, ForgetterError};
 use crate::handover::{Handover, HandoverError};
 use crate::limits::Limits;
 use crate::netlink::Link;
-use crate::nft::{Plan, Table, warnings};
+use crate::nft::{Plan, Table, unasked, unguarded, warnings};
 use crate::orders::{LinkError, Orders};
 use crate::privilege::{self, PrivilegeError};
 use crate::say::say;
@@ -60,6 +60,14 @@ pub enum ServeError {
     /// The kernel has no nf_tables, or the table was refused.
     #[error("cannot make table inet spa: {0}{hint}", hint = nf_tables_hint(.0))]
     Table(io::Error),
+    /// The administrator's rules let something by.
+    #[error("{first} (until then table inet spa shuts the tunnel{})", also(*others))]
+    Unguarded {
+        /// The first thing that is missing.
+        first: String,
+        /// How many more there are.
+        others: usize,
+    },
     /// Another call to the kernel.
     #[error("cannot {what}: {source}")]
     Kernel {
@@ -68,6 +76,13 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+}
+
+fn also(others: usize) -> String {
+    match others {
+        0 => String::new(),
+        others => format!("; `spa-gateway check` names {others} more"),
+    }
 }
 
 fn nf_tables_hint(error: &io::Error) -> &'static str {
@@ -105,6 +120,14 @@ pub fn serve(flags: &Flags) -> Result<(), ServeError> {
         ));
     }
     let mut netfilter = Link::netfilter().map_err(kernel("reach nf_tables"))?;
+    let unguarded = unguarded(&mut netfilter, &flags.plan).map_err(ServeError::Table)?;
+    if let Some((first, others)) = unguarded.split_first() {
+        Table::shut(netfilter, &flags.plan).map_err(ServeError::Table)?;
+        return Err(ServeError::Unguarded {
+            first: first.clone(),
+            others: others.len(),
+        });
+    }
     let foreign = warnings(&mut netfilter, &flags.plan).map_err(ServeError::Table)?;
     for warning in foreign {
         say(format_args!("warning: {warning}"));
@@ -173,9 +196,15 @@ pub fn look(flags: &Flags) -> Result<(), ServeError> {
     privilege::check()?;
     let mut netfilter = Link::netfilter().map_err(kernel("reach nf_tables"))?;
     let foreign = warnings(&mut netfilter, &flags.plan).map_err(kernel("list the chains"))?;
+    let unasked = unasked(&mut netfilter, &flags.plan).map_err(kernel("list the rules of fw4"))?;
+    let unguarded =
+        unguarded(&mut netfilter, &flags.plan).map_err(kernel("list the administrator's rules"))?;
     let mut out = io::stdout();
-    for warning in foreign {
-        writeln!(out, "{warning}").map_err(kernel("say what is in the way"))?;
+    for problem in unguarded {
+        writeln!(out, "problem: {problem}").map_err(kernel("say what is missing"))?;
+    }
+    for warning in foreign.iter().map(ToString::to_string).chain(unasked) {
+        writeln!(out, "warning: {warning}").map_err(kernel("say what is in the way"))?;
     }
     Ok(())
 }

@@ -89,14 +89,23 @@ impl Watch {
     /// What is not.
     pub fn look(&mut self, table: &mut Table) -> Result<(), Changed> {
         // Our own orders are heard too, hundreds in a moment, and none of them is a reason to look.
-        let mut meddled = false;
+        let (mut meddled, mut others, mut told) = (false, false, false);
         let tables = self.tables.heard(|message| {
             meddled |= table.is_meddling(message);
-            meddled || !OF_ELEMENTS.contains(&message.kind)
+            others |= table.is_anothers(message);
+            let matters = meddled || others || !OF_ELEMENTS.contains(&message.kind);
+            told |= matters;
+            matters
         });
         let interfaces = self.interfaces.heard(|_| true);
-        if !(tables.map_err(Changed::Blind)? | interfaces.map_err(Changed::Blind)?) {
+        let tables = tables.map_err(Changed::Blind)?;
+        if !(tables | interfaces.map_err(Changed::Blind)?) {
             return Ok(());
+        }
+        // Something was lost, and may have been of such a table.
+        let lost = tables && !told;
+        if table.follows() && (others || lost) {
+            table.follow().map_err(Changed::Blind)?;
         }
         if !table.is_there().map_err(Changed::Blind)? {
             table.restore(&[]).map_err(Changed::Blind)?;

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::init::InitArgs;
+use super::openwrt::UciArgs;
 use crate::config::{DEFAULT_CONFIG, Span};
 
 /// Administers a single-packet-authorization gateway
@@ -30,6 +31,8 @@ pub enum Command {
     /// Asks for what is not given as a flag. Run over SSH through the interface that faces
     /// strangers, it keeps the SSH port open and says so.
     Init(Box<InitArgs>),
+    /// On OpenWrt: make the configuration of what /etc/config/spa-gateway says; the service does so at every start
+    Uci(UciArgs),
     /// People and machines
     #[command(subcommand)]
     User(UserCommand),

@@ -14,6 +14,7 @@ use rustix::fs::Gid;
 use spa_proto::{GatewayId, KnockSecret};
 use zeroize::Zeroizing;
 
+use super::openwrt;
 use crate::accounts;
 use crate::config::{
     Config, DEFAULT_CONFIG, HostPort, Interface, Paths, PortProtocol, Subnet, UserRef,
@@ -26,6 +27,8 @@ use text::POLICY;
 
 /// The knock port unless the public address names another: WireGuard's customary one.
 const DEFAULT_PORT: u16 = 51_820;
+/// The tunnel's interface.
+const TUNNEL: &str = "spa0";
 /// The pool that is proposed.
 const DEFAULT_POOL: &str = "10.200.0.0/16";
 /// Users by number where the system has none by name: outside the ranges of Debian and Fedora for people and packages.
@@ -72,6 +75,8 @@ struct Plan {
     user: UserRef,
     tunnel_user: UserRef,
     paths: Paths,
+    /// Whose rules: our own, or on OpenWrt fw4's beside them.
+    mode: &'static str,
 }
 
 /// Makes a gateway.
@@ -88,6 +93,7 @@ pub fn run(config: &Path, args: &InitArgs) -> Result<(), String> {
     refuse_overwriting(config, &paths)?;
     let links = network::links();
     let plan = plan(args, paths, &links)?;
+    refuse_overlap(&plan.pools, &network::networks_of_others(TUNNEL))?;
     let text = plan.config_text();
     // The daemon's own check, before anything is on disk.
     let checked = Config::parse(&text, config).map_err(|error| error.to_string())?;
@@ -101,6 +107,9 @@ pub fn run(config: &Path, args: &InitArgs) -> Result<(), String> {
         made.remove();
         return Err(error);
     }
+    if openwrt::is_here() && config == Path::new(DEFAULT_CONFIG) {
+        openwrt::remember(&plan.uci_text())?;
+    }
     report(config, &plan, identity, &links);
     Ok(())
 }
@@ -108,7 +117,11 @@ pub fn run(config: &Path, args: &InitArgs) -> Result<(), String> {
 /// The system's places for the system's configuration; everything beside it otherwise.
 fn paths_beside(config: &Path) -> Result<Paths, String> {
     if config == Path::new(DEFAULT_CONFIG) {
-        return Ok(Paths::default());
+        return Ok(if openwrt::is_here() {
+            openwrt::paths()
+        } else {
+            Paths::default()
+        });
     }
     let absolute = std::path::absolute(config).map_err(|error| {
         format!(
@@ -138,6 +151,18 @@ fn refuse_overwriting(config: &Path, paths: &Paths) -> Result<(), String> {
             file.display()
         )),
     }
+}
+
+/// A pool that is somebody's network already would take its packets, or lose its own.
+fn refuse_overlap(pools: &[Subnet], taken: &[(String, Subnet)]) -> Result<(), String> {
+    for pool in pools {
+        if let Some((whose, taken)) = taken.iter().find(|(_, taken)| pool.overlaps(*taken)) {
+            return Err(format!(
+                "pool {pool} overlaps {taken} of {whose}; choose a network that is nobody's with --pool, like 10.201.0.0/16"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn plan(args: &InitArgs, paths: Paths, links: &[Link]) -> Result<Plan, String> {
@@ -202,6 +227,7 @@ fn plan(args: &InitArgs, paths: Paths, links: &[Link]) -> Result<Plan, String> {
         pools,
         masquerade,
         paths,
+        mode: if openwrt::is_here() { "fw4" } else { "own" },
     })
 }
 
@@ -375,8 +401,12 @@ fn report(config: &Path, plan: &Plan, identity: GatewayId, links: &[Link]) {
             plan.public.host, plan.public.port
         );
     }
+    let start = match plan.mode {
+        "fw4" => "/etc/init.d/spa-gateway enable; /etc/init.d/spa-gateway start",
+        _ => "systemctl enable --now spa-gateway",
+    };
     println!(
-        "Next: start it (`systemctl enable --now spa-gateway`), then `spa-admin user add NAME --group GROUP` and `spa-admin invite NAME`."
+        "Next: start it (`{start}`), then `spa-admin user add NAME --group GROUP` and `spa-admin invite NAME`."
     );
 }
 
@@ -402,6 +432,7 @@ mod tests {
                 policy: "/tmp/a \"b\"/policy.toml".into(),
                 ..Paths::default()
             },
+            mode: "own",
         }
     }
 
@@ -423,6 +454,22 @@ mod tests {
         assert!(config.firewall.keep_open.is_empty() && config.firewall.masquerade);
         let policy = crate::policy_file::parse(POLICY, Path::new("policy.toml")).expect("sound");
         assert_eq!(policy.rules().len(), 0);
+    }
+
+    #[test]
+    fn a_pool_that_overlaps_a_network_is_refused_by_name() {
+        let subnet = |text: &str| text.parse::<Subnet>().expect("a network");
+        let taken = [
+            ("br-lan".to_owned(), subnet("10.200.7.1/24")),
+            ("wan".to_owned(), subnet("2001:db8::1/64")),
+        ];
+        assert_eq!(
+            refuse_overlap(&[subnet("fd5a:1::/64"), subnet("10.200.0.0/16")], &taken),
+            Err("pool 10.200.0.0/16 overlaps 10.200.7.1/24 of br-lan; choose a network that is nobody's with --pool, like 10.201.0.0/16".to_owned())
+        );
+        assert_eq!(refuse_overlap(&[subnet("10.201.0.0/16")], &taken), Ok(()));
+        // Either may be the wider one.
+        assert!(refuse_overlap(&[subnet("10.200.7.128/25")], &taken).is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::cli::{
 };
 use super::client::Client;
 use super::policy::{check_policy, explain_offline, typed};
-use super::{doctor, init, show};
+use super::{doctor, init, openwrt, show};
 use crate::calendar;
 use crate::clock;
 use crate::config::Config;
@@ -36,6 +36,9 @@ pub fn run(cli: &Cli) -> Result<(), String> {
         clap_complete::generate(*shell, &mut Cli::command(), "spa-admin", out);
         return Ok(());
     }
+    if let Command::Uci(args) = &cli.command {
+        return openwrt::run(&cli.config, args);
+    }
     if let Command::Policy(PolicyCommand::Check {
         file: Some(file),
         json,
@@ -58,7 +61,7 @@ pub fn run(cli: &Cli) -> Result<(), String> {
         client: &client,
     };
     match &cli.command {
-        Command::Init(_) | Command::Completions { .. } => Ok(()),
+        Command::Init(_) | Command::Uci(_) | Command::Completions { .. } => Ok(()),
         Command::User(command) => admin.user(command),
         Command::Invite(args) => admin.invite(args),
         Command::Device(command) => admin.device(command),

@@ -182,8 +182,28 @@ fn sections_below_are_checked_as_well() {
             ":9: `longest` is 25h; choose 1m to 1d",
         ),
         (
-            "[firewall]\nmode = \"fw4\"\n",
-            ":9: this mode is not supported yet; use mode = \"own\"",
+            "[firewall]\nmode = \"ufw\"\n",
+            ":9: `ufw` is no firewall mode; use \"own\", \"sets\" with a table of yours, or \"fw4\" on OpenWrt",
+        ),
+        (
+            "[firewall]\nmode = \"sets\"\n",
+            ":9: mode = \"sets\" needs the name of your table; add table = \"inet filter\", or whatever it is called",
+        ),
+        (
+            "[firewall]\nmode = \"sets\"\ntable = \"ip filter\"\n",
+            ":10: `ip filter` is no table of yours; write family and name, like \"inet filter\" (the family is always inet, and inet spa is ours)",
+        ),
+        (
+            "[firewall]\nmode = \"sets\"\ntable = \"inet spa\"\n",
+            ":10: `inet spa` is no table of yours; write family and name, like \"inet filter\" (the family is always inet, and inet spa is ours)",
+        ),
+        (
+            "[firewall]\ntable = \"inet filter\"\n",
+            ":9: table is for mode = \"sets\" only; remove it",
+        ),
+        (
+            "[firewall]\nmode = \"sets\"\ntable = \"inet filter\"\nkeep-open = [\"22/tcp\"]\n",
+            ":9: with mode = \"sets\" your own ruleset says what is open; accept the port there and remove keep-open",
         ),
         (
             "[firewall]\nkeep-open = [\"22\"]\n",

@@ -17,7 +17,7 @@ use serde::Deserialize;
 pub struct ValueError(String);
 
 impl ValueError {
-    fn new(expected: impl fmt::Display) -> Self {
+    pub(super) fn new(expected: impl fmt::Display) -> Self {
         Self(expected.to_string())
     }
 }
@@ -165,6 +165,17 @@ impl Subnet {
             prefix: self.prefix,
         };
         self.address.is_ipv4() == other.address.is_ipv4() && self.network() == other.network()
+    }
+
+    /// Tells whether any address lies in both.
+    #[must_use]
+    pub fn overlaps(self, other: Self) -> bool {
+        let wider = if self.prefix <= other.prefix {
+            self
+        } else {
+            other
+        };
+        wider.contains(self.address) && wider.contains(other.address)
     }
 
     fn mask4(self) -> u32 {

@@ -16,7 +16,7 @@ const ICMP: u8 = 1;
 const ICMP6: u8 = 58;
 
 /// First and last key; equal where the set has no intervals.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Key {
     /// The first.
     pub first: Vec<u8>,

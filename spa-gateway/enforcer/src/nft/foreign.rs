@@ -11,7 +11,8 @@ use std::io;
 
 use crate::netlink::{DUMP, Link, REQUEST_ACK, Request, attribute, attributes, be32, string};
 
-use super::table::Plan;
+use super::sets::FW4;
+use super::table::{Mode, Plan};
 
 // include/uapi/linux/netfilter/nf_tables.h
 const NFT_MSG_NEWCHAIN: u16 = NFNL_NFTABLES | 3;
@@ -42,7 +43,7 @@ const HOOK_FORWARD: u32 = 2;
 const POLICY_DROP: u32 = 0;
 const VERDICT_DROP: u32 = 0;
 /// Bytes of `struct nfgenmsg`: family, version, resource.
-const NFGEN_LEN: usize = 4;
+pub(super) const NFGEN_LEN: usize = 4;
 
 /// A chain that may be in the way.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -116,7 +117,8 @@ impl fmt::Display for Warning {
             (Keeper::Firewalld, Hook::Forward) => write!(
                 f,
                 "`firewall-cmd --permanent --new-policy=spa`, `firewall-cmd --permanent --policy=spa \
-                 --set-target=ACCEPT --add-ingress-zone=trusted --add-egress-zone=ANY`, `firewall-cmd --permanent \
+                 --set-target=ACCEPT`, `firewall-cmd --permanent --policy=spa --add-ingress-zone=trusted`, \
+                 `firewall-cmd --permanent --policy=spa --add-egress-zone=ANY`, `firewall-cmd --permanent \
                  --zone=trusted --add-interface={tunnel}` and `firewall-cmd --reload`"
             ),
             (Keeper::Docker, Hook::Forward) => write!(
@@ -218,7 +220,13 @@ fn in_the_way(chains: &[Chain], rules: &[Rule], plan: &Plan) -> Vec<Warning> {
             Hook::Input => rule.about_port,
             Hook::Forward | Hook::Offload => rule.about_tunnel > 0,
         });
-        let is_ours = chain.family == "inet" && chain.table == "spa";
+        // Whether the administrator's table lets granted packets pass is looked at rule by rule (`guarded`).
+        let asked = match plan.mode {
+            Mode::Sets(table) => chain.table.as_bytes() == table.to_bytes(),
+            Mode::Fw4 => chain.table.as_bytes() == FW4.to_bytes(),
+            Mode::Own => false,
+        };
+        let is_ours = chain.family == "inet" && (chain.table == "spa" || asked);
         if (drops || ends) && !mended && !is_ours {
             found.push(Warning {
                 family: chain.family,
@@ -329,7 +337,7 @@ fn rule_of(payload: &[u8], plan: &Plan) -> Option<Rule> {
 }
 
 /// Each expression of a rule: its name and what it has.
-fn expressions_of(expressions: &[u8]) -> impl Iterator<Item = (String, &[u8])> {
+pub(super) fn expressions_of(expressions: &[u8]) -> impl Iterator<Item = (String, &[u8])> {
     attributes(expressions).filter_map(|(_, expression)| {
         let name = attribute(expression, NFTA_EXPR_NAME).map(string)?;
         let data = attribute(expression, NFTA_EXPR_DATA).unwrap_or_default();
@@ -388,6 +396,7 @@ mod tests {
 
     fn plan() -> Plan {
         Plan {
+            mode: Mode::Own,
             knock: vec!["eth0".into()],
             knock_port: 51_820,
             tunnel: "spa0".into(),

@@ -199,7 +199,7 @@ impl SetHandle {
         let set = unsafe { sys::nftnl_set_alloc() };
         let handle = Self(NonNull::new(set).expect("memory suffices for a set"));
         handle.u32(sys::NFTNL_SET_FAMILY, u32::from(FAMILY));
-        handle.text(sys::NFTNL_SET_TABLE, TABLE);
+        handle.text(sys::NFTNL_SET_TABLE, shape.table);
         handle.text(sys::NFTNL_SET_NAME, shape.name);
         handle
     }

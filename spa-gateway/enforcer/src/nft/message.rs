@@ -117,6 +117,8 @@ pub enum Policy {
 /// A set as the kernel is told of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SetShape {
+    /// The table it is in.
+    pub table: &'static CStr,
     /// Its name.
     pub name: &'static CStr,
     /// Its number within the batch that makes it.

@@ -1,9 +1,10 @@
 //! Opens, closes, reads back and lists what is open in the table.
 //!
 //! Invariant: `open` returns `Ok` only after the kernel itself has shown the element with the timeout that
-//! was ordered, and on any failure takes away what it added. The kernel is the only memory: nothing here
-//! remembers what is open, so nothing can differ from it.
+//! was ordered, and on any failure takes away what it added. In a table of ours the kernel is the only memory, so that nothing
+//! can differ from it; what lies in tables of others is in `memory` too, and `follow` makes the two equal.
 
+use std::ffi::CStr;
 use std::io;
 
 use spa_order::{Connections, Opening, Ttl, Usage};
@@ -11,10 +12,13 @@ use spa_order::{Connections, Opening, Ttl, Usage};
 mod names;
 
 use super::Chosen;
-use super::element::{self, Key};
-use super::message::{Element, FAMILY, Message, TABLE, Writer as _};
-use super::sets::{SETS, Set, sets_of};
-use super::table::{self, Batch, Plan};
+use super::element::Key;
+use super::follow::{Shut, shipped};
+use super::guarded::wanted;
+use super::memory::Memory;
+use super::message::{Element, FAMILY, Message, SetShape, TABLE, Writer as _};
+use super::sets::{Set, sets_of};
+use super::table::{self, Batch, Mode, Plan};
 use super::told;
 use crate::netlink::{Heard, Link, attribute, attributes, be64};
 
@@ -42,7 +46,15 @@ pub struct Table {
     pub(super) link: Link,
     pub(super) writer: Chosen,
     predecessor: Predecessor,
-    plan: Plan,
+    pub(super) plan: Plan,
+    /// The table the sets are in.
+    pub(super) home: &'static CStr,
+    /// What is open, where it is not ours alone to say.
+    pub(super) memory: Memory,
+    /// The file to be included in the administrator's.
+    pub(super) shipped: String,
+    /// Whether a table of ours shuts the tunnel, because the administrator's rules do not guard it.
+    pub(super) shut: Shut,
     /// The kernel's number for it.
     handle: Option<u64>,
     /// The kernel's name for the socket that changes it.
@@ -79,18 +91,30 @@ impl Table {
             Some(_) => Predecessor::Replaced,
             None => Predecessor::Nothing,
         };
-        table::create(&mut link, &mut writer, plan)?;
+        let home = match plan.mode {
+            Mode::Own | Mode::Fw4 => {
+                table::create(&mut link, &mut writer, plan)?;
+                TABLE
+            }
+            Mode::Sets(home) => home,
+        };
         let handle = table::handle(&mut link)?;
         let port = link.port()?;
-        Ok(Self {
+        let mut table = Self {
             port,
             link,
             writer,
             predecessor,
             plan: plan.clone(),
+            home,
+            memory: Memory::default(),
+            shipped: shipped(),
+            shut: Shut::No,
             handle,
             names: Names::None,
-        })
+        };
+        table.begin()?;
+        Ok(table)
     }
 
     /// Puts a closed table where there is none.
@@ -98,9 +122,9 @@ impl Table {
     /// # Errors
     /// The kernel's errno; then nothing has changed.
     pub fn create_if_absent(mut link: Link, plan: &Plan) -> io::Result<()> {
-        match table::handle(&mut link)? {
-            Some(_) => Ok(()),
-            None => table::create(&mut link, &mut Chosen::new(), plan),
+        match (plan.mode, table::handle(&mut link)?) {
+            (Mode::Sets(_), _) | (_, Some(_)) => Ok(()),
+            (Mode::Own | Mode::Fw4, None) => table::create(&mut link, &mut Chosen::new(), plan),
         }
     }
 
@@ -117,6 +141,14 @@ impl Table {
 
     /// Whether what was heard tells of our table, and of somebody else's doing.
     pub fn is_meddling(&self, heard: &Heard<'_>) -> bool {
+        match self.plan.mode {
+            Mode::Own | Mode::Fw4 => self.tells_of(heard, TABLE),
+            Mode::Sets(_) => false,
+        }
+    }
+
+    /// Whether what was heard tells of this table, and of somebody else's doing.
+    pub(super) fn tells_of(&self, heard: &Heard<'_>, table: &CStr) -> bool {
         /// `NFT_MSG_NEWGEN` of nf_tables: every change makes one, of whatever table.
         const NEW_GENERATION: u16 = (10 << 8) | 15;
         /// Bytes of `struct nfgenmsg`, the family first; then attributes, of which the table is the first of every kind.
@@ -126,7 +158,7 @@ impl Table {
         let name = attribute(body, TABLE_NAME);
         heard.kind != NEW_GENERATION
             && heard.payload.first() == Some(&FAMILY)
-            && name == Some(TABLE.to_bytes_with_nul())
+            && name == Some(table.to_bytes_with_nul())
             && heard.port != self.port
             && heard.port != 0
     }
@@ -136,6 +168,9 @@ impl Table {
     /// # Errors
     /// The kernel's errno.
     pub fn is_there(&mut self) -> io::Result<bool> {
+        if let Mode::Sets(_) = self.plan.mode {
+            return Ok(true);
+        }
         let handle = table::handle(&mut self.link)?;
         Ok(handle.is_some() && handle == self.handle)
     }
@@ -148,6 +183,9 @@ impl Table {
         let new = also.iter().filter(|name| !self.plan.knock.contains(name));
         let new: Vec<_> = new.cloned().collect();
         self.plan.knock.extend(new);
+        if let Mode::Sets(_) = self.plan.mode {
+            return Ok(());
+        }
         table::create(&mut self.link, &mut self.writer, &self.plan)?;
         self.names = Names::None;
         self.handle = table::handle(&mut self.link)?;
@@ -160,9 +198,11 @@ impl Table {
     /// # Errors
     /// The kernel's errno.
     pub fn undo(&mut self) -> io::Result<()> {
-        match self.predecessor {
-            Predecessor::Replaced => Ok(()),
-            Predecessor::Nothing => table::remove(&mut self.link, &mut self.writer),
+        match (self.plan.mode, self.predecessor) {
+            (Mode::Sets(_), _) | (_, Predecessor::Replaced) => Ok(()),
+            (Mode::Own | Mode::Fw4, Predecessor::Nothing) => {
+                table::remove(&mut self.link, &mut self.writer)
+            }
         }
     }
 
@@ -172,8 +212,13 @@ impl Table {
     /// See [`OpenError`]; then it is not open, or open as it was.
     pub fn open(&mut self, opening: &Opening, ttl: Ttl) -> Result<(), OpenError> {
         self.name(opening, ttl)?;
-        let (content, family, key) = element::key(opening);
-        let opened = self.put(content_sets(content, family), &key, None, ttl);
+        let (content, family, key) = self.key(opening);
+        let opened = self
+            .put(content_sets(content, family), &key, None, ttl)
+            .and_then(|()| {
+                self.opened((content, family, key), ttl)
+                    .map_err(OpenError::Kernel)
+            });
         if opened.is_err() {
             // Its error changes nothing about the answer, and a name alone opens nothing.
             let _ = self.unname(opening);
@@ -196,11 +241,12 @@ impl Table {
             data,
         };
         let set = self.place(sets, key, &wanted)?;
-        match self.find(set, key).map_err(OpenError::Kernel)? {
+        let set = set.shape_in(self.home);
+        match self.find(&set, key).map_err(OpenError::Kernel)? {
             Some(found) if found.has_timeout(ttl) && found.data == wanted.data => Ok(()),
             _ => {
                 // Its absence or its error changes nothing about the answer.
-                let _ = self.delete(set, key);
+                let _ = self.delete(&set, key);
                 Err(OpenError::ReadBack)
             }
         }
@@ -211,16 +257,18 @@ impl Table {
     /// # Errors
     /// The kernel's errno.
     pub fn close(&mut self, opening: &Opening) -> io::Result<()> {
-        let (content, family, key) = element::key(opening);
+        let (content, family, key) = self.key(opening);
         for set in sets_of(content, family) {
             // Looked at first. A refused batch makes the kernel wait for every processor, 7 to 35 ms, and at
             // its deadline an opening has mostly lapsed already: a thousand sessions that end together would
             // hold the next door up for a minute. And deleting from an interval set asks for the first key
             // only, so that it would take a wider element that begins there.
-            if self.find(set, &key)?.is_some() {
-                self.delete(set, &key)?;
+            let set = set.shape_in(self.home);
+            if self.find(&set, &key)?.is_some() {
+                self.delete(&set, &key)?;
             }
         }
+        self.closed(&(content, family, key))?;
         self.unname(opening)
     }
 
@@ -231,14 +279,13 @@ impl Table {
     pub fn list(&mut self) -> io::Result<Vec<(Opening, Usage)>> {
         let names = self.named()?;
         let mut all = Vec::new();
-        for set in &SETS {
-            self.ask(&Message::DumpElements(&set.shape()), |payload| {
-                for found in elements(payload) {
-                    let usage = found.usage();
-                    let opening = element::opening(set, &found.key);
-                    all.extend(opening.map(|opening| (names::known_as(opening, &names), usage)));
-                }
-            })?;
+        let sets: Vec<_> = wanted(&self.plan).collect();
+        for set in sets {
+            for found in self.dump(&set.shape_in(self.home))? {
+                let usage = found.usage();
+                let opening = self.opening(set, &found.key);
+                all.extend(opening.map(|opening| (names::known_as(opening, &names), usage)));
+            }
         }
         Ok(all)
     }
@@ -251,8 +298,17 @@ impl Table {
         told::connections(&mut self.link)
     }
 
+    /// All elements of a set.
+    pub(super) fn dump(&mut self, shape: &SetShape) -> io::Result<Vec<Found>> {
+        let mut all = Vec::new();
+        self.ask(&Message::DumpElements(shape), |payload| {
+            all.extend(elements(payload));
+        })?;
+        Ok(all)
+    }
+
     /// Adds the element where it fits, or replaces it where it is.
-    fn place(
+    pub(super) fn place(
         &mut self,
         sets: Vec<&'static Set>,
         key: &Key,
@@ -261,12 +317,15 @@ impl Table {
         for _ in 0..ATTEMPTS {
             let mut home = None;
             for set in &sets {
-                if self.find(set, key).map_err(OpenError::Kernel)?.is_some() {
+                let shape = set.shape_in(self.home);
+                if self.find(&shape, key).map_err(OpenError::Kernel)?.is_some() {
                     home = Some(*set);
                 }
             }
             let attempt = match home {
-                Some(set) => self.replace(set, key, wanted).map(|()| Some(set)),
+                Some(set) => self
+                    .replace(&set.shape_in(self.home), key, wanted)
+                    .map(|()| Some(set)),
                 None => self.add(&sets, key, wanted),
             };
             match attempt.map_err(|error| error.raw_os_error().ok_or(error)) {
@@ -282,12 +341,23 @@ impl Table {
     }
 
     /// Delete and add in one batch: kernels before 6.12 take a second add for done and keep the old expiry.
-    fn replace(&mut self, set: &Set, key: &Key, wanted: &Element) -> io::Result<()> {
-        let shape = set.shape();
+    pub(super) fn replace(
+        &mut self,
+        set: &SetShape,
+        key: &Key,
+        wanted: &Element,
+    ) -> io::Result<()> {
         let old = bare(key);
         let mut batch = Batch::new(&mut self.writer);
-        batch.push(&Message::DeleteElement(&shape, &old));
-        batch.push(&Message::AddElements(&shape, std::slice::from_ref(wanted)));
+        batch.push(&Message::DeleteElement(set, &old));
+        batch.push(&Message::AddElements(set, std::slice::from_ref(wanted)));
+        batch.send(&mut self.link)
+    }
+
+    /// Adds an element that is not there.
+    pub(super) fn insert(&mut self, set: &SetShape, wanted: &Element) -> io::Result<()> {
+        let mut batch = Batch::new(&mut self.writer);
+        batch.push(&Message::AddElements(set, std::slice::from_ref(wanted)));
         batch.send(&mut self.link)
     }
 
@@ -299,14 +369,12 @@ impl Table {
         wanted: &Element,
     ) -> io::Result<Option<&'static Set>> {
         for set in sets {
-            let shape = set.shape();
+            let shape = set.shape_in(self.home);
             // Asked first: a refused batch makes the kernel wait for every processor, 7 to 35 ms.
-            if key.last.is_some() && self.overlaps(set, key)? {
+            if key.last.is_some() && self.overlaps(&shape, key)? {
                 continue;
             }
-            let mut batch = Batch::new(&mut self.writer);
-            batch.push(&Message::AddElements(&shape, std::slice::from_ref(wanted)));
-            match batch.send(&mut self.link) {
+            match self.insert(&shape, wanted) {
                 Ok(()) => return Ok(Some(set)),
                 Err(error) if overlapped(&error, wanted) => {}
                 Err(error) => return Err(error),
@@ -315,11 +383,10 @@ impl Table {
         Ok(None)
     }
 
-    fn delete(&mut self, set: &Set, key: &Key) -> io::Result<()> {
+    pub(super) fn delete(&mut self, set: &SetShape, key: &Key) -> io::Result<()> {
         let old = bare(key);
-        let shape = set.shape();
         let mut batch = Batch::new(&mut self.writer);
-        batch.push(&Message::DeleteElement(&shape, &old));
+        batch.push(&Message::DeleteElement(set, &old));
         match batch.send(&mut self.link) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             outcome => outcome,
@@ -327,7 +394,7 @@ impl Table {
     }
 
     /// Whether the first or the last key lies in an element: what the kernel refuses an interval for.
-    fn overlaps(&mut self, set: &Set, key: &Key) -> io::Result<bool> {
+    fn overlaps(&mut self, set: &SetShape, key: &Key) -> io::Result<bool> {
         for end in [Some(&key.first), key.last.as_ref()].into_iter().flatten() {
             let end = Key {
                 first: end.clone(),
@@ -341,15 +408,15 @@ impl Table {
     }
 
     /// Asks for exactly this element.
-    fn find(&mut self, set: &Set, key: &Key) -> io::Result<Option<Found>> {
+    pub(super) fn find(&mut self, set: &SetShape, key: &Key) -> io::Result<Option<Found>> {
         Ok(self.look(set, key)?.filter(|found| found.key == *key))
     }
 
     /// Asks for the element the first key lies in.
-    fn look(&mut self, set: &Set, key: &Key) -> io::Result<Option<Found>> {
+    fn look(&mut self, set: &SetShape, key: &Key) -> io::Result<Option<Found>> {
         let mut found = None;
         let wanted = bare(key);
-        let asked = self.ask(&Message::GetElement(&set.shape(), &wanted), |payload| {
+        let asked = self.ask(&Message::GetElement(set, &wanted), |payload| {
             found = elements(payload).next();
         });
         match asked {
@@ -368,7 +435,10 @@ impl Table {
     }
 }
 
-fn content_sets(content: super::sets::Content, family: super::sets::Family) -> Vec<&'static Set> {
+pub(super) fn content_sets(
+    content: super::sets::Content,
+    family: super::sets::Family,
+) -> Vec<&'static Set> {
     sets_of(content, family).collect()
 }
 
@@ -395,7 +465,7 @@ fn overlapped(error: &io::Error, wanted: &Element) -> bool {
 pub(super) struct Found {
     pub(super) key: Key,
     timeout_ms: Option<u64>,
-    expires_ms: Option<u64>,
+    pub(super) expires_ms: Option<u64>,
     packets: u64,
     bytes: u64,
     /// What it leads to, in a map.

@@ -228,7 +228,7 @@ fn new_rule(line: &Line) -> Request {
 
 fn new_set(shape: &SetShape) -> Request {
     let request = start(NEWSET, CREATE)
-        .text(SET_TABLE, TABLE)
+        .text(SET_TABLE, shape.table)
         .text(SET_NAME, shape.name)
         .number(SET_FLAGS, shape.flags)
         .number(SET_KEY_TYPE, shape.key_type)
@@ -276,7 +276,7 @@ fn elements(
         Some(id) => request.number(ELEM_LIST_SET_ID, id),
         None => request,
     };
-    let request = request.text(ELEM_LIST_TABLE, TABLE);
+    let request = request.text(ELEM_LIST_TABLE, shape.table);
     if elements.is_empty() {
         return request;
     }

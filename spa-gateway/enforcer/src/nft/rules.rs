@@ -73,6 +73,25 @@ pub fn rules(plan: &Plan) -> Vec<Line> {
     lines
 }
 
+/// The rules of a table that shuts the tunnel and nothing else.
+pub fn shut(plan: &Plan) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for (chain, which) in [
+        (INPUT, from(&plan.tunnel)),
+        (
+            INPUT,
+            [protocol(UDP), to_port(plan.wireguard_port)].concat(),
+        ),
+        (FORWARD, from(&plan.tunnel)),
+        (FORWARD, by(&plan.tunnel)),
+        (OUTPUT, by(&plan.tunnel)),
+    ] {
+        let comment = c"the administrator's rules do not guard the tunnel";
+        push(&mut lines, chain, comment, &[which, counted_drop()]);
+    }
+    lines
+}
+
 /// Both, for rules that name addresses.
 pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 

@@ -8,7 +8,7 @@ use std::ffi::CStr;
 
 use spa_order::MAX_FLOWS;
 
-use super::message::{CONCAT, CONSTANT, DataShape, INTERVAL, MAP, SetShape, TIMEOUT};
+use super::message::{CONCAT, CONSTANT, DataShape, INTERVAL, MAP, SetShape, TABLE, TIMEOUT};
 
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -20,7 +20,7 @@ pub enum Family {
 }
 
 /// What a set's elements say.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Content {
     /// source . source port
     Door,
@@ -107,6 +107,34 @@ pub fn names_of(family: Family) -> &'static Set {
     }
 }
 
+/// OpenWrt's own table.
+pub const FW4: &CStr = c"fw4";
+
+/// The sets OpenWrt's fw4 makes for us, beside our own table: addresses only, since our table asks the rest. Their names carry a
+/// number, because fw4 refuses a whole reload that would give a set of one name another type.
+pub const FW4_SETS: [(Set, &[Content]); 4] = [
+    (set(Content::WideDoor, Family::V4, c"spa1_door4", 50), DOORS),
+    (set(Content::WideDoor, Family::V6, c"spa1_door6", 51), DOORS),
+    (
+        set(Content::WideDoor, Family::V4, c"spa1_session4", 52),
+        FLOWS,
+    ),
+    (
+        set(Content::WideDoor, Family::V6, c"spa1_session6", 53),
+        FLOWS,
+    ),
+];
+
+/// What lets an address speak to the WireGuard port.
+const DOORS: &[Content] = &[Content::Door, Content::WideDoor];
+/// What lets a tunnel address come out of the tunnel.
+const FLOWS: &[Content] = &[
+    Content::Flow,
+    Content::FlowRange,
+    Content::Own,
+    Content::OwnRange,
+];
+
 /// The sets of one content and family, in the order they are tried.
 pub fn sets_of(content: Content, family: Family) -> impl Iterator<Item = &'static Set> {
     SETS.iter()
@@ -135,8 +163,13 @@ const MACHINE: u32 = 1;
 const BIG_ENDIAN: u32 = 2;
 
 impl Set {
-    /// How the kernel is told of it.
+    /// How the kernel is told of it, in our own table.
     pub fn shape(&self) -> SetShape {
+        self.shape_in(TABLE)
+    }
+
+    /// The same in another table.
+    pub fn shape_in(&self, table: &'static CStr) -> SetShape {
         let address = match self.family {
             Family::V4 => T_IPV4,
             Family::V6 => T_IPV6,
@@ -171,6 +204,7 @@ impl Set {
         let map = if data.is_some() { MAP } else { 0 };
         let concatenated = if fields.is_empty() { 0 } else { CONCAT };
         SetShape {
+            table,
             name: self.name,
             id: self.id,
             flags: TIMEOUT | interval | concatenated | map,
@@ -187,6 +221,7 @@ impl Set {
 /// The set of the knock interfaces' names.
 pub fn knock_shape() -> SetShape {
     SetShape {
+        table: TABLE,
         name: c"knock",
         id: KNOCK_ID,
         flags: CONSTANT,
@@ -202,6 +237,7 @@ pub fn knock_shape() -> SetShape {
 /// The set of protocol . port kept open.
 pub fn keep_open_shape() -> SetShape {
     SetShape {
+        table: TABLE,
         name: c"keep_open",
         id: KEEP_OPEN_ID,
         flags: CONSTANT | CONCAT,

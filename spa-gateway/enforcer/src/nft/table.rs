@@ -4,6 +4,7 @@
 //! starts with nothing open. Base chains that could let something in drop by default, so that a flushed
 //! chain is a closed one.
 
+use std::ffi::CStr;
 use std::io;
 use std::net::IpAddr;
 
@@ -41,6 +42,8 @@ pub struct Port {
 /// What the table is made for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
+    /// Whose rules there are.
+    pub mode: Mode,
     /// The interfaces knocks arrive on, by name: a name outlives the interface it is of.
     pub knock: Vec<String>,
     /// The port knocks are sent to.
@@ -66,6 +69,17 @@ pub enum AccessLog {
     Off,
     /// Whoever reads the group.
     On,
+}
+
+/// Whose rules there are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Our own table.
+    Own,
+    /// Our own table, and rules that fw4 makes for us, which ask sets of its own.
+    Fw4,
+    /// Those of the administrator in the table of this name, and no table of ours.
+    Sets(&'static CStr),
 }
 
 /// Whether sessions leave with the gateway's address.
@@ -142,6 +156,38 @@ pub fn naming(plan: &Plan, mut each: impl FnMut(&Message<'_>)) {
     for line in &tunnel::naming(plan) {
         each(&Message::NewRule(line));
     }
+}
+
+/// Puts a table in place that lets nothing into the tunnel, out of it or to WireGuard, and says nothing about the rest: where
+/// the administrator's own rules are gone.
+///
+/// # Errors
+/// The kernel's errno; then nothing has changed.
+pub fn shut(link: &mut Link, writer: &mut Chosen, plan: &Plan) -> io::Result<()> {
+    let mut batch = Batch::new(writer);
+    batch.push(&Message::NewTable);
+    batch.push(&Message::DeleteTable);
+    batch.push(&Message::NewTable);
+    for (name, hook) in [
+        (rules::INPUT, Hook::Input),
+        (rules::FORWARD, Hook::Forward),
+        (rules::OUTPUT, Hook::Output),
+    ] {
+        let base = BaseChain {
+            hook,
+            priority: PRIORITY,
+            kind: ChainKind::Filter,
+            policy: Policy::Accept,
+        };
+        batch.push(&Message::NewChain(&Chain {
+            name,
+            base: Some(base),
+        }));
+    }
+    for line in &rules::shut(plan) {
+        batch.push(&Message::NewRule(line));
+    }
+    batch.send(link)
 }
 
 /// Everything that is in a new table, in the order the kernel can take it.

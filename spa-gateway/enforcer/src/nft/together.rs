@@ -9,7 +9,7 @@ use std::io;
 
 use spa_order::{Opening, Ttl};
 
-use super::element::{self, Key};
+use super::element::Key;
 use super::message::{Element, Message, Writer as _};
 use super::openings::{Found, OpenError, Table, bare, elements};
 use super::sets::{Set, sets_of};
@@ -29,7 +29,7 @@ impl Table {
     /// Opens all of these, or gives what is open a new ttl; the outcomes are in their order.
     pub fn open_all(&mut self, wanted: &[(Opening, Ttl)]) -> Vec<Result<(), OpenError>> {
         let mut opened = vec![false; wanted.len()];
-        for exact in exact(wanted).chunks(MOST_QUESTIONS) {
+        for exact in self.exact(wanted).chunks(MOST_QUESTIONS) {
             // A failure leaves all of them to be tried one by one, and each then has its own.
             for place in self.open_exact(exact).unwrap_or_default() {
                 if let Some(opened) = opened.get_mut(place) {
@@ -40,7 +40,8 @@ impl Table {
         let each = wanted.iter().zip(opened);
         each.map(|((opening, ttl), opened)| {
             if opened {
-                Ok(())
+                self.opened(self.key(opening), *ttl)
+                    .map_err(OpenError::Kernel)
             } else {
                 self.open(opening, *ttl)
             }
@@ -51,9 +52,10 @@ impl Table {
     /// Gives the places of those that the kernel shows as they were ordered.
     fn open_exact(&mut self, wanted: &[Exact]) -> io::Result<Vec<usize>> {
         let before = self.look_all(wanted)?;
+        let home = self.home;
         let mut batch = Batch::new(&mut self.writer);
         for (one, before) in wanted.iter().zip(before) {
-            let shape = one.set.shape();
+            let shape = one.set.shape_in(home);
             let element = Element {
                 timeout_ms: Some(u64::from(one.ttl.as_millis())),
                 ..bare(&one.key)
@@ -83,7 +85,7 @@ impl Table {
         let first = self.link.reserve(count);
         let mut questions = Questions::default();
         for (seq, one) in (first..).zip(wanted) {
-            let shape = one.set.shape();
+            let shape = one.set.shape_in(self.home);
             let key = bare(&one.key);
             questions.ask(|bytes| {
                 self.writer
@@ -98,25 +100,25 @@ impl Table {
         })?;
         Ok(all)
     }
-}
 
-/// Those that one element of a set without intervals stands for; of the same opening the first.
-fn exact(wanted: &[(Opening, Ttl)]) -> Vec<Exact> {
-    let mut seen = BTreeSet::new();
-    let all = wanted.iter().enumerate();
-    all.filter_map(|(place, (opening, ttl))| {
-        if matches!(opening, Opening::Flow(flow) if flow.published.is_some()) {
-            return None;
-        }
-        let (content, family, key) = element::key(opening);
-        let set = sets_of(content, family).next()?;
-        let is_first = key.last.is_none() && seen.insert((set.id, key.first.clone()));
-        is_first.then_some(Exact {
-            place,
-            set,
-            key,
-            ttl: *ttl,
+    /// Those that one element of a set without intervals stands for; of the same opening the first.
+    fn exact(&self, wanted: &[(Opening, Ttl)]) -> Vec<Exact> {
+        let mut seen = BTreeSet::new();
+        let all = wanted.iter().enumerate();
+        all.filter_map(|(place, (opening, ttl))| {
+            if matches!(opening, Opening::Flow(flow) if flow.published.is_some()) {
+                return None;
+            }
+            let (content, family, key) = self.key(opening);
+            let set = sets_of(content, family).next()?;
+            let is_first = key.last.is_none() && seen.insert((set.id, key.first.clone()));
+            is_first.then_some(Exact {
+                place,
+                set,
+                key,
+                ttl: *ttl,
+            })
         })
-    })
-    .collect()
+        .collect()
+    }
 }

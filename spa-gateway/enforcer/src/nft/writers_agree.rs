@@ -11,7 +11,7 @@ use super::libnftnl::Library;
 use super::message::{Element, Message, Writer};
 use super::plain::Plain;
 use super::sets::{NAMES, SETS, keep_open_shape, knock_shape, sets_of};
-use super::table::{AccessLog, Masquerade, Plan, Port, contents, naming};
+use super::table::{AccessLog, Masquerade, Mode, Plan, Port, contents, naming};
 
 /// Asserts it of one message.
 fn agree(message: &Message<'_>) {
@@ -24,6 +24,7 @@ fn agree(message: &Message<'_>) {
 
 fn plan(masquerade: Masquerade, keep_open: Vec<Port>, access_log: AccessLog) -> Plan {
     Plan {
+        mode: Mode::Own,
         knock: vec!["eth0".into(), "a-long-name-000".into()],
         knock_port: 51_820,
         tunnel: "spa0".into(),

@@ -11,6 +11,7 @@ mod namespace;
 mod others;
 mod patience;
 mod sessions;
+mod sets;
 mod sockets;
 mod start;
 mod uplinks;

@@ -42,7 +42,7 @@ impl Plan {
              addresses = {addresses}   # the gateway's own; sessions get the rest\n\
              \n\
              [firewall]\n\
-             mode = \"own\"\n\
+             mode = \"{mode}\"\n\
              {keep_open}\n\
              masquerade = {masquerade}        # true: sessions reach the LAN under the gateway's own address\n\
              \n\
@@ -68,6 +68,7 @@ impl Plan {
             port = self.port,
             public = self.public,
             addresses = list(addresses.collect()),
+            mode = self.mode,
             masquerade = self.masquerade,
             policy = toml_path(&self.paths.policy),
             state = toml_path(&self.paths.state),
@@ -75,6 +76,35 @@ impl Plan {
             user = user(&self.user),
             tunnel_user = user(&self.tunnel_user),
         )
+    }
+}
+
+impl Plan {
+    /// The same as OpenWrt's UCI has it.
+    pub(super) fn uci_text(&self) -> String {
+        let mut lines = vec!["config gateway 'main'".to_owned()];
+        let mut put = |what: &str, key: &str, value: String| {
+            // A quote ends a value, and none of ours may have one.
+            lines.push(format!("\t{what} {key} '{}'", value.replace('\'', "")));
+        };
+        put("option", "enabled", "1".to_owned());
+        for interface in &self.interfaces {
+            put("list", "device", interface.to_string());
+        }
+        put("option", "public", self.public.to_string());
+        put("option", "port", self.port.to_string());
+        for pool in &self.pools {
+            put("list", "pool", pool.to_string());
+        }
+        put(
+            "option",
+            "masquerade",
+            u8::from(self.masquerade).to_string(),
+        );
+        if let Some(open) = &self.keep_open {
+            put("list", "keep_open", open.to_string());
+        }
+        lines.join("\n") + "\n"
     }
 }
 

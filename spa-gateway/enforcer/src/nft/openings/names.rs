@@ -12,7 +12,7 @@ use spa_order::{Flow, Opening, Ttl};
 use super::super::element;
 use super::super::message::Message;
 use super::super::sets::{NAMES, names_of};
-use super::super::table::{self, Batch};
+use super::super::table::{self, Batch, Mode};
 use super::{Names, OpenError, Table, elements};
 
 impl Table {
@@ -21,6 +21,10 @@ impl Table {
         let Some((family, key, leads_to)) = name_key(opening) else {
             return Ok(());
         };
+        if let Mode::Sets(_) = self.plan.mode {
+            // The administrator's rules translate, or nobody's.
+            return Err(OpenError::Kernel(io::ErrorKind::Unsupported.into()));
+        }
         self.make_maps().map_err(OpenError::Kernel)?;
         self.put(vec![names_of(family)], &key, Some(leads_to), ttl)
     }
@@ -33,9 +37,9 @@ impl Table {
         if self.names == Names::None {
             return Ok(());
         }
-        let map = names_of(family);
-        match self.find(map, &key)? {
-            Some(found) if found.data == Some(leads_to) => self.delete(map, &key),
+        let map = names_of(family).shape();
+        match self.find(&map, &key)? {
+            Some(found) if found.data == Some(leads_to) => self.delete(&map, &key),
             _ => Ok(()),
         }
     }

@@ -1,0 +1,159 @@
+//! `--sets`: the administrator's ruleset is looked at rule by rule, and the line that is missing is said.
+
+use std::path::Path;
+
+use spa_order::{Answer, Flow, FlowTarget, Opening, Order, Protocol};
+
+use crate::gateway::{CLIENT, FLAGS, Gateway, door, flow, ip, outside, ttl};
+use crate::namespace::root;
+use crate::patience::until;
+
+/// The shipped example, as an administrator has it.
+fn shipped() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/nftables");
+    let text = std::fs::read_to_string(folder.join("nftables.conf.example")).expect("shipped");
+    let installed = "/usr/share/spa/nftables/spa.nft";
+    text.replace(installed, folder.join("spa.nft").to_str().expect("text"))
+}
+
+/// Each of these changes lets something by, or shuts everybody out, and is found and named with its remedy.
+#[test]
+fn each_hole_in_an_administrators_ruleset_is_named() {
+    if !root() {
+        return;
+    }
+    let (namespace, _client) = outside();
+    let look = || {
+        let flags: Vec<_> = FLAGS
+            .split_whitespace()
+            .chain(["--sets", "filter", "--look"])
+            .collect();
+        namespace.output(env!("CARGO_BIN_EXE_spa-enforcer"), &flags)
+    };
+    namespace.output("nft", &["add table inet filter"]);
+    assert!(look().contains("table inet filter has no set door4, door6, door_addr4"));
+    namespace.output("nft", &[&shipped()]);
+    assert_eq!(look(), "");
+    let established = "ct state established,related accept";
+    let cases = [
+        (
+            "iifname $tunnel goto spa_out_of_tunnel\n",
+            "",
+            "rule 2 of chain forward of table inet filter may accept before our sets are asked, so a session reaches everything: write `iifname \"spa0\" goto spa_out_of_tunnel` above it",
+        ),
+        (
+            "oifname $tunnel goto spa_into_tunnel\n",
+            "ct state vmap { established : accept }\noifname $tunnel goto spa_into_tunnel\n",
+            "rule 2 of chain forward of table inet filter may accept before our sets are asked, so everything reaches a session, also one that ended: write `oifname \"spa0\" goto spa_into_tunnel` above it",
+        ),
+        (
+            "oifname $tunnel goto spa_own_into_tunnel",
+            "",
+            "chain output of table inet filter lacks the line `oifname \"spa0\" goto spa_own_into_tunnel`, so this machine reaches a session, also one that ended: make it the first",
+        ),
+        (
+            "udp dport 51820 goto spa_door",
+            "udp dport 51820 accept",
+            "rule 2 of chain input of table inet filter decides without asking our sets: write `udp dport 51820 goto spa_door` in its place",
+        ),
+        (
+            "udp dport 51820 goto spa_door",
+            "iifname $outside accept\nudp dport 51820 goto spa_door",
+            "rule 2 of chain input of table inet filter may accept before our sets are asked, so WireGuard is open to everybody, or to nobody: write `udp dport 51820 goto spa_door` above it",
+        ),
+        (
+            "define tunnel = \"spa0\"",
+            "define tunnel = \"wg0\"",
+            "rule 4 of chain input of table inet filter may accept before",
+        ),
+        (
+            "type filter hook forward priority filter; policy drop;",
+            "",
+            "table inet filter has no base chain on hook forward, so a session reaches everything: add `chain forward { type filter hook forward priority filter; iifname \"spa0\" goto spa_out_of_tunnel; }`",
+        ),
+    ];
+    for (from, to, expected) in cases {
+        let text = shipped();
+        assert!(text.contains(from) && text.contains(established));
+        namespace.output("nft", &[&text.replacen(from, to, 1)]);
+        let found = look();
+        assert!(
+            found.contains(&format!("problem: {expected}")),
+            "{to}: {found}"
+        );
+    }
+    // In the chains that decide.
+    let within = [
+        (
+            "insert rule inet filter spa_out_of_tunnel ct state established accept",
+            "rule 1 of chain spa_out_of_tunnel of table inet filter may accept what is in none of our sets, so a session reaches everything: remove it",
+        ),
+        (
+            "flush chain inet filter spa_door",
+            "no rule of chain spa_door of table inet filter accepts what is in set door4: add `ip saddr . udp sport @door4 accept`",
+        ),
+        (
+            "insert rule inet filter spa_door jump spa_into_tunnel",
+            "rule 5 of chain spa_into_tunnel of table inet filter may accept what is in none of our sets",
+        ),
+    ];
+    for (change, expected) in within {
+        namespace.output("nft", &[&shipped()]);
+        namespace.output("nft", &[change]);
+        let found = look();
+        assert!(found.contains(expected), "{change}: {found}");
+    }
+}
+
+/// What is ordered is in the administrator's sets, exact flows, networks and echo alike, and is shown as it was ordered; at a
+/// start they are emptied.
+#[test]
+fn openings_lie_in_the_administrators_sets() {
+    if !root() {
+        return;
+    }
+    let (namespace, client) = outside();
+    namespace.output("nft", &[&shipped()]);
+    namespace.output(
+        "nft",
+        &["add element inet filter door4 { 203.0.113.66 . 1 timeout 1h }"],
+    );
+    let mut gateway = Gateway::start_in(namespace, client, "--sets filter");
+    let echo = Flow {
+        protocol: Protocol::Icmp,
+        ports: (0, 0),
+        ..flow("10.0.5.10", 0)
+    };
+    let network = Flow {
+        to: FlowTarget::Forward,
+        destination: ip("10.0.6.0"),
+        prefix: 24,
+        ports: (1, 1_000),
+        ..flow("10.0.6.0", 1)
+    };
+    let flows = [flow("10.0.5.10", 443), echo, network];
+    for flow in flows {
+        let ttl = ttl(60_000);
+        gateway.done(&Order::Flow { flow, ttl });
+    }
+    let door = door(CLIENT, 4000);
+    gateway.done(&Order::Door {
+        door,
+        ttl: ttl(60_000),
+    });
+    let expected = |open: &[(Opening, _)]| {
+        let has = |wanted: Opening| open.iter().any(|(opening, _)| *opening == wanted);
+        open.len() == 4
+            && has(Opening::Door(door))
+            && flows.iter().all(|flow| has(Opening::Flow(*flow)))
+    };
+    assert!(expected(&gateway.openings()), "{:?}", gateway.openings());
+    gateway.namespace.output("nft", &[&shipped()]);
+    until("all of it is back after a reload", || {
+        expected(&gateway.openings()).then_some(())
+    });
+    for flow in flows {
+        assert_eq!(gateway.order(&Order::CloseFlow { flow }), Answer::Done);
+    }
+    assert_eq!(gateway.openings().len(), 1);
+}

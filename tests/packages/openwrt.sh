@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# The files of packaging/openwrt, as far as they can be tried without a router: every script is one a small shell takes, what
+# the init script tells procd is what fw4 takes (facts measured on the real one), the packages install what they name, the
+# tree of LuCI's app is sound and its views work against a gateway that is played.
+set -eu
+cd "$(dirname "$0")"
+openwrt=$PWD/../../packaging/openwrt
+dir=$(mktemp -d)
+trap 'rm -rf --one-file-system "$dir"' EXIT
+fail() { echo "FAILED: $1" >&2; exit 1; }
+
+shell=$(command -v dash || command -v sh)
+while IFS= read -r script; do
+    "$shell" -n "$script" || fail "$script is no shell script"
+done < <(grep -rlE '^#!/bin/sh' "$openwrt")
+
+# The init script: told as it would be on a router, with its paths below ours.
+mkdir -p "$dir/lib/functions" "$dir/usr/sbin" "$dir/state"
+: >"$dir/lib/functions/network.sh"
+echo keys >"$dir/state/store.db"
+printf '#!/bin/sh\necho "$@" >>%s\nexit "${UCI_EXIT:-0}"\n' "$dir/asked" >"$dir/usr/sbin/spa-admin"
+chmod +x "$dir/usr/sbin/spa-admin"
+sed "s#/lib/functions/network.sh#$dir&#; s#/usr/sbin/spa-admin#$dir&#; s#^STORE=.*#STORE=$dir/state/store.db#; s#/sbin/ujail#$dir&#" \
+    "$openwrt/net/spa-gateway/files/spa-gateway.init" >"$dir/init"
+stub=$PWD/openwrt/procd.sh
+run() { (cd "$dir" && env "$@" "$shell" -c ". '$stub'; . ./init; $what"); }
+what=start_service
+run UCI_enabled=0 | diff /dev/null - || fail "a service that is not enabled does something"
+run UCI_enabled=1 UCI_network="wan wan6" DEVICE_wan=pppoe-wan >"$dir/told"
+diff openwrt/service.txt "$dir/told" || fail "what procd is told is not what fw4 takes"
+[ "$(cat "$dir/asked")" = "uci --device wan=pppoe-wan" ] || fail "spa-admin was asked: $(cat "$dir/asked")"
+run UCI_enabled=1 UCI_wan_zone="wan modem" UCI_lan_zone="lan office" UCI_zone=vpn UCI_port=4000 >"$dir/told"
+for wanted in '"src":"modem","proto":["udp"],"family":"ipv6","dest_port":"4000"' '"src":"vpn","dest":"office"'; do
+    grep -qF "$wanted" "$dir/told" || fail "no rule with $wanted"
+done
+run UCI_enabled=1 UCI_EXIT=1 >"$dir/told" && fail "it starts with a configuration that is refused"
+grep -q '^instance' "$dir/told" && fail "it starts with a configuration that is refused"
+rm "$dir/state/store.db"
+run UCI_enabled=1 >"$dir/told" && fail "it starts without keys"
+grep -q 'said .*run spa-admin init' "$dir/told" || fail "nothing is said about keys: $(cat "$dir/told")"
+what=service_triggers
+run UCI_network="wan wan6" >"$dir/told"
+printf 'trigger spa-gateway network firewall\ninterface trigger wan\ninterface trigger wan6\n' | diff - "$dir/told" || fail "the triggers"
+
+# The packages: read by make with the feed's own words played, and installed as they say.
+command -v make >/dev/null || { echo "SKIPPED, NOT PASSED: no make"; exit 0; }
+mkdir -p "$dir/top/feeds/packages/lang/rust" "$dir/include"
+: >"$dir/top/rules.mk"
+: >"$dir/include/package.mk"
+: >"$dir/top/feeds/packages/lang/rust/rust-package.mk"
+: >"$dir/include/luci.mk"
+cat >"$dir/top/rules.mk" <<'MK'
+INSTALL_DIR:=install -d
+INSTALL_BIN:=install -m 0755
+INSTALL_CONF:=install -m 0600
+INSTALL_DATA:=install -m 0644
+SHELL:=/bin/bash
+define BuildPackage
+all:: ; $$(call Package/$(1)/install,$$(ROOT))
+endef
+MK
+mkdir -p "$dir/built/bin"
+for program in spa spa-gateway spa-admin spa-enforcer spa-tunnel; do echo x >"$dir/built/bin/$program"; done
+for package in spa-gateway spa-client; do
+    make -s -C "$openwrt/net/$package" TOPDIR="$dir/top" INCLUDE_DIR="$dir/include" PKG_INSTALL_DIR="$dir/built" ROOT="$dir/root" all ||
+        fail "$package does not install"
+done
+for file in usr/sbin/spa-gateway usr/sbin/spa-enforcer usr/bin/spa etc/init.d/spa-gateway etc/config/spa-gateway \
+    lib/upgrade/keep.d/spa-gateway etc/hotplug.d/ntp/60-spa-gateway etc/uci-defaults/60-spa-gateway; do
+    [ -s "$dir/root/$file" ] || fail "$file is not installed"
+done
+[ -x "$dir/root/etc/init.d/spa-gateway" ] || fail "the init script cannot be run"
+[ "$(stat -c %a "$dir/root/etc/config/spa-gateway")" = 600 ] || fail "the configuration is open to others"
+
+if command -v node >/dev/null; then
+    node openwrt/luci.mjs "$openwrt" "$dir" || fail "LuCI"
+    ./openwrt/screenshots.sh "$dir"
+else
+    echo "SKIPPED, NOT PASSED: no node for the views of LuCI"
+fi
+echo "packaging/openwrt is sound"
