@@ -61,7 +61,7 @@ pub const FAILURE_TOKENS_AFTER_RESTART: u32 = 1;
 pub struct Gateway {
     pub(crate) settings: Settings,
     pub(crate) policy: Policy,
-    /// Counts the policies that were in force, so that a client sees that another one is.
+    /// The number of the policy in force, so that a client sees that another one is.
     pub(crate) serial: u64,
     pub(crate) id: GatewayId,
     pub(crate) own_addresses: BTreeSet<IpAddr>,

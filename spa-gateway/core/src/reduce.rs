@@ -39,6 +39,17 @@ impl Gateway {
         self.set_count(now);
     }
 
+    /// Takes over the number under which the policy in force is kept, which clients are shown.
+    pub const fn number_policy(&mut self, serial: u64) {
+        self.serial = serial;
+    }
+
+    /// Gives the number of the policy in force.
+    #[must_use]
+    pub const fn policy_serial(&self) -> u64 {
+        self.serial
+    }
+
     /// Holds every live session against policy.
     pub(crate) fn review_all(&mut self, now: Now) {
         for id in self.live_sessions() {
@@ -196,7 +207,17 @@ impl Gateway {
             .and_then(|facts| self.policy.posture_ages(facts))
             .filter(|at| *at > now.wall);
         let ends = session.terms.resources.values().copied();
-        let first = ends.chain(older).min().filter(|first| *first < not_after);
+        // Another allow, stricter perhaps, that decides from then on.
+        let on = self.circumstances_of(id, now);
+        let turns = session.terms.resources.keys().filter_map(|name| {
+            on.as_ref()?
+                .ask(name, |request| self.policy.turns_at(request))
+        });
+        let first = ends
+            .chain(older)
+            .chain(turns)
+            .min()
+            .filter(|first| *first < not_after);
         let at = first
             .map_or(Duration::MAX, |first| first.since(now.wall))
             .min(self.look_again(id, now));

@@ -4,7 +4,7 @@ use spa_gateway_core::policy::check;
 
 #[test]
 fn a_rule_that_can_never_match_is_named() {
-    let base = "[group]\neng = [\"bo\", \"ana\"]\n[posture.laptop]\nfirewall = true\n[resource]\ndb = { to = \"10.0.6.1\", ports = [\"1/tcp\"], sensitivity = 50 }\n";
+    let base = "[group]\neng = [\"bo\", \"ana\"]\n[posture.laptop]\nfirewall = true\n[posture.open]\nfirewall = false\n[posture.old]\npatch_age = \"> 30d\"\n[posture.new]\npatch_age = \"<= 30d\"\n[posture.newer]\npatch_age = \"<= 7d\"\n[resource]\ndb = { to = \"10.0.6.1\", ports = [\"1/tcp\"], sensitivity = 50 }\n";
     let rule = |effect: &str, name: &str, rest: &str| {
         format!("[[{effect}]]\nname = \"{name}\"\nto = [\"db\"]\n{rest}\n")
     };
@@ -63,6 +63,34 @@ fn a_rule_that_can_never_match_is_named() {
                 "h",
                 &format!("{eng}priority = 900\nwhen = \"Mon\""),
             ),
+        ),
+        // Postures no device has at once.
+        (
+            "postures `laptop` and `open` contradict each other about firewall",
+            rule(
+                "allow",
+                "a",
+                &format!("{bo}posture = [\"laptop\", \"open\"]"),
+            ),
+            String::new(),
+        ),
+        (
+            "contradict each other about patch_age",
+            rule(
+                "allow",
+                "a",
+                &format!("{bo}posture = [\"new\", \"laptop\", \"old\"]"),
+            ),
+            String::new(),
+        ),
+        (
+            "",
+            rule(
+                "allow",
+                "a",
+                &format!("{bo}posture = [\"newer\", \"new\", \"laptop\"]"),
+            ),
+            String::new(),
         ),
         // A limit below what the resource always adds.
         (

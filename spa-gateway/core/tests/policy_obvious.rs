@@ -227,22 +227,19 @@ fn obvious(rules: &[Model], asked: &Asked) -> Result<WallTime, ()> {
                 ends.push(at(close));
             }
         }
-        if let Some(until) = grant {
-            ends.push(until);
-            ends.push(now.saturating_add(Duration::from_secs(8 * 3600)));
-        }
         denials.extend(
             here.iter()
                 .filter(|(_, rule)| rule.deny)
                 .filter_map(|(_, rule)| begins(rule, asked)),
         );
-        if let Some(end) = ends.into_iter().min() {
-            let end = denials.iter().fold(end, |end, denied| end.min(*denied));
-            return if totp && !asked.totp {
-                Err(())
-            } else {
-                Ok(end)
-            };
+        let longest = now.saturating_add(Duration::from_secs(8 * 3600));
+        let granted = grant.map(|until| until.min(longest));
+        let by_rules = ends.into_iter().min();
+        if by_rules.is_some() || granted.is_some() {
+            // A grant widens what the rules give and never narrows it; they may want the phone, it does not.
+            let given = by_rules.filter(|_| asked.totp || !totp).max(granted);
+            let denied = |end: WallTime| denials.iter().fold(end, |end, at| end.min(*at));
+            return given.map(denied).ok_or(());
         }
     }
     Err(())

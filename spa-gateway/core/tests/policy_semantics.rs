@@ -400,6 +400,28 @@ fn every_rule_of_the_semantics() {
             For(MINUTE, EndsBy::Grant),
         ),
         (
+            "a grant shortens no rule",
+            allow("for = \"1h\""),
+            |r, _| {
+                r.grant = Some(Grant {
+                    id: 1,
+                    until: NOW.saturating_add(MINUTE),
+                })
+            },
+            For(HOUR, EndsBy::Length),
+        ),
+        (
+            "a grant gives more than a short rule",
+            allow("for = \"1m\""),
+            |r, _| {
+                r.grant = Some(Grant {
+                    id: 1,
+                    until: NOW.saturating_add(HOUR),
+                })
+            },
+            For(HOUR, EndsBy::Grant),
+        ),
+        (
             "a grant that has ended",
             String::new(),
             |r, _| r.grant = Some(Grant { id: 1, until: NOW }),

@@ -102,6 +102,11 @@ impl PolicyWatch {
         (watch, policy)
     }
 
+    /// Gives the version in force, if it is kept.
+    pub(super) const fn serial(&self) -> Option<u64> {
+        self.serial
+    }
+
     fn without_file(file: PolicyFile, store: &mut Store, why: &dyn Display) -> (Self, Policy) {
         let newest = store.newest_policy().ok().flatten();
         let kept = newest.and_then(|(serial, text)| {
@@ -164,6 +169,9 @@ impl Daemon {
         let note = author.note(serial);
         let state = in_force(&policy, serial);
         self.gateway.handle_policy(policy, Some(note), clock::now());
+        if let Some(serial) = serial {
+            self.gateway.number_policy(serial);
+        }
         // What is taken away is closed first: writing it down may take as long as the disk likes.
         self.turn()?;
         let serial = keep_version(&mut self.store, author, &text);

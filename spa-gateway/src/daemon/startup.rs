@@ -151,12 +151,15 @@ pub fn run(config_file: &Path) -> Result<(), StartError> {
     let (policy_watch, policy) = PolicyWatch::start(policy_file, &mut store);
     let wireguard_key = store.wireguard_key()?;
     let now = clock::now();
-    let gateway = Gateway::restore(
+    let mut gateway = Gateway::restore(
         settings(&config, &wireguard_key, capacity),
         store.load()?,
         policy,
         now,
     )?;
+    if let Some(serial) = policy_watch.serial() {
+        gateway.number_policy(serial);
+    }
     if let Some(resource) = gateway.unopenable(gateway.policy()) {
         let file = policy_watch.file.path().display();
         warn!("{}", super::policy::unopenable(resource, &file));

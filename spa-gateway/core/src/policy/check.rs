@@ -74,6 +74,7 @@ pub fn check(text: &str, now: Option<WallTime>) -> Report {
     findings.extend(conflict::contradictions(&policy));
     findings.extend(conflict::shadowed(&policy));
     findings.extend(conflict::too_sensitive(&policy));
+    findings.extend(conflict::impossible(&policy));
     findings.extend(wide(&policy));
     findings.sort_by(|one, other| {
         (one.severity, one.line, &one.what).cmp(&(other.severity, other.line, &other.what))

@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 
 use super::Policy;
 use super::check::{Finding, Severity};
+use super::fact::Field;
+use super::posture::{Check, Requirement, Scope};
 use super::risk::RiskHeld;
 use super::rule::{Conditions, Effect, Network, Rule, Who};
 use super::window::Windows;
@@ -149,6 +151,64 @@ pub(super) fn too_sensitive(policy: &Policy) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Finds allows whose posture requirements no device can meet together.
+pub(super) fn impossible(policy: &Policy) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let allows = |rule: &&Rule| rule.effect == Effect::Allow;
+    for rule in policy.rules().iter().filter(allows) {
+        let wanted = rule.conditions.posture.iter();
+        let wanted: Vec<_> = wanted.filter_map(|at| policy.postures.get(*at)).collect();
+        let Some((field, one, other)) = contradicting(&wanted) else {
+            continue;
+        };
+        let who = if one == other {
+            format!("posture `{one}` contradicts itself")
+        } else {
+            format!("postures `{one}` and `{other}` contradict each other")
+        };
+        findings.push(Finding {
+            severity: Severity::Warning,
+            line: rule.line,
+            column: 0,
+            what: format!(
+                "rule `{}` can never match: {who} about {}",
+                rule.name,
+                field.name()
+            ),
+            remedy: "write what is meant into one of them".into(),
+        });
+        if findings.len() >= MAX_NAMED {
+            break;
+        }
+    }
+    findings
+}
+
+/// Gives a field of which two requirements want, everywhere, what cannot be at once.
+fn contradicting<'p>(wanted: &[&'p Requirement]) -> Option<(Field, &'p Name, &'p Name)> {
+    let everywhere = |check: &Check| match check.wanted {
+        Scope::Everywhere(wanted) => Some((check.field, wanted)),
+        Scope::By(_) => None,
+    };
+    let checks: Vec<_> = wanted
+        .iter()
+        .flat_map(|of| {
+            let checks = of.checks.iter().filter_map(everywhere);
+            checks.map(|(field, wanted)| (field, wanted, &of.name))
+        })
+        .collect();
+    checks
+        .iter()
+        .enumerate()
+        .find_map(|(at, (field, one, by))| {
+            let others = checks.iter().skip(at + 1);
+            let other = others
+                .filter(|(other, ..)| other == field)
+                .find(|(_, other, _)| one.excludes(*other));
+            other.map(|(_, _, other)| (*field, *by, *other))
+        })
 }
 
 /// Says whether all of whom one rule speaks are people of the other.

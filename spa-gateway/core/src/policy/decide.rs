@@ -13,8 +13,9 @@ use spa_proto::WallTime;
 
 use super::decision::{Allow, Authority, Decision, Deny, EndsBy, Limits, Reason};
 use super::held::{Clause, Held};
+use super::merge::{Merged, wider};
 use super::posture::Standing;
-use super::request::{Grant, Request};
+use super::request::Request;
 use super::risk::{RiskHeld, RiskPart, Weighing};
 use super::rule::{DEFAULT_PRIORITY, Effect, Factors, Rule, Who};
 use super::watcher::{Deaf, Failing, RuleState, Watcher};
@@ -113,14 +114,14 @@ pub(super) struct Evaluation<'a> {
 }
 
 /// What the conditions of one rule came to.
-struct Conditioned {
+pub(super) struct Conditioned {
     held: Held,
     /// How many keywords do not hold.
     failures: u8,
     /// The first of them.
     reason: Option<Reason>,
-    ends: Ends,
-    shortened: Option<Duration>,
+    pub(super) ends: Ends,
+    pub(super) shortened: Option<Duration>,
 }
 
 /// The earliest end so far, and what makes it.
@@ -130,14 +131,6 @@ pub(super) struct Ends {
     pub(super) by: EndsBy,
 }
 
-/// The allows of one level that match, merged: the shortest, and every factor.
-struct Merged {
-    by: Option<Authority>,
-    length: Duration,
-    factors: Factors,
-    ends: Ends,
-}
-
 /// The allow that came closest.
 struct Closest<'a> {
     rule: &'a Rule,
@@ -145,7 +138,7 @@ struct Closest<'a> {
     reason: Reason,
 }
 
-const NEVER: Ends = Ends {
+pub(super) const NEVER: Ends = Ends {
     at: WallTime::from_millis(u64::MAX),
     by: EndsBy::Length,
 };
@@ -176,6 +169,7 @@ impl<'a> Evaluation<'a> {
                 None
             };
             let mut merged = Merged::nothing();
+            let mut by_grant = None;
             while let Some((at, rule)) = rules.next_if(|(_, rule)| rule.priority == level) {
                 if decided.is_some() {
                     watcher.rule(rule, RuleState::NotReached);
@@ -196,12 +190,15 @@ impl<'a> Evaluation<'a> {
                     (None, false) => RuleState::Fails,
                 };
                 if state == RuleState::Matches {
-                    merged.grant(grant, self.policy);
+                    by_grant = Some(Merged::of_grant(grant, self.policy));
                 }
                 watcher.grant(grant, state);
             }
             if decided.is_none() {
-                decided = merged.by.is_some().then(|| self.merged(merged, watcher));
+                let by_rules = Some(merged).filter(|merged| merged.by.is_some());
+                let by_rules = by_rules.map(|merged| self.merged(merged, watcher));
+                let by_grant = by_grant.map(|merged| self.merged(merged, watcher));
+                decided = wider(by_rules, by_grant);
             }
             if decided.is_some() && !W::HEARS_ALL {
                 break;
@@ -399,7 +396,7 @@ impl<'a> Evaluation<'a> {
             .max()
     }
 
-    /// A level with matching allows: all their factors are needed, the earliest of all ends counts.
+    /// Allows that match: all their factors are needed, the earliest of all ends counts.
     fn merged<W: Watcher>(&self, merged: Merged, watcher: &mut W) -> Decision {
         let held = Held::of(self.request.factors.hold(merged.factors));
         watcher.clause(held, &|| words::factors(merged.factors, held, self));
@@ -512,43 +509,9 @@ impl Conditioned {
 
 impl Ends {
     #[inline(always)]
-    fn sooner(&mut self, at: WallTime, by: EndsBy) {
+    pub(super) fn sooner(&mut self, at: WallTime, by: EndsBy) {
         if at < self.at {
             *self = Self { at, by };
-        }
-    }
-}
-
-impl Merged {
-    const fn nothing() -> Self {
-        Self {
-            by: None,
-            length: Duration::MAX,
-            factors: Factors::NONE,
-            ends: NEVER,
-        }
-    }
-
-    fn add(&mut self, rule: &Rule, found: &Conditioned, policy: &Policy) {
-        let length = rule.length.unwrap_or(policy.defaults.length);
-        let length = found.shortened.map_or(length, |short| short.min(length));
-        self.length = self.length.min(length);
-        self.factors = self
-            .factors
-            .with(rule.factors.unwrap_or(policy.defaults.factors));
-        self.ends.sooner(found.ends.at, found.ends.by);
-        // Rules come in the order of their names.
-        if self.by.is_none() {
-            self.by = Some(Authority::Rule(rule.name.clone()));
-        }
-    }
-
-    fn grant(&mut self, grant: Grant, policy: &Policy) {
-        self.length = self.length.min(policy.defaults.length);
-        self.factors = self.factors.with(policy.defaults.factors);
-        self.ends.sooner(grant.until, EndsBy::Grant);
-        if self.by.is_none() {
-            self.by = Some(Authority::Grant(grant.id));
         }
     }
 }

@@ -292,6 +292,25 @@ impl core::fmt::Display for Saw<'_> {
 }
 
 impl Wanted {
+    /// Says whether no value is both.
+    pub(super) fn excludes(self, other: Self) -> bool {
+        use Comparison::{Above, AtLeast, AtMost, Below, Equal};
+        let strict = |of: Self| matches!(of.comparison, Above | Below);
+        match (self.comparison, other.comparison) {
+            (Equal, _) => !other.holds(self.value),
+            (_, Equal) => !self.holds(other.value),
+            (AtLeast | Above, AtMost | Below) | (AtMost | Below, AtLeast | Above) => {
+                let touching = self.value == other.value;
+                if touching {
+                    strict(self) || strict(other)
+                } else {
+                    !self.holds(other.value)
+                }
+            }
+            (AtLeast | Above, AtLeast | Above) | (AtMost | Below, AtMost | Below) => false,
+        }
+    }
+
     fn holds(self, value: Value) -> bool {
         use Comparison::{Above, AtLeast, AtMost, Below, Equal};
         let ordering = match (value, self.value) {

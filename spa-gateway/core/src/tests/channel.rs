@@ -1,14 +1,16 @@
 //! The control channel: who is heard, what a session is told, and that it lives by what it reports.
 
-use alloc::boxed::Box;
+mod account;
+mod rekey;
+
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use spa_order::Order;
-use spa_proto::channel::{Approve, Event, FactValue, Grants, Password, RekeyState, Renew};
-use spa_proto::{ProofSecret, RekeyAsk, control_bearer};
+use spa_proto::channel::{Event, FactValue, Grants, RekeyState, Renew};
+use spa_proto::control_bearer;
 
 use super::rig::{Device, Did, Rig, firewall, report};
 use crate::policy::look_again;
@@ -353,211 +355,6 @@ fn a_renewal_that_is_not_on_disk_keeps_nothing_open() {
     assert_eq!(ports(&rig), [8700]);
     rig.pass(LAST_WORD);
     assert_eq!(rig.kernel.flows(rig.now).len(), 0);
-}
-
-/// Rekeys; gives the key both sides hold.
-fn rekey(rig: &mut Rig, device: &Device) -> Result<([u8; 32], [u8; 32]), CallRefusal> {
-    let ask = RekeyAsk::new([3; 32], [4; 64]);
-    let CallAnswer::Rekey(answer) = rig.call(device, Call::Rekey(ask.request().clone()))? else {
-        panic!("another answer");
-    };
-    let psk = rig.last_psk.as_ref().expect("a knock before");
-    let clients = ask.finish(psk, &answer).expect("sound");
-    let gateways = rig.kernel.psks.get(&device.wg_key).copied();
-    Ok((*clients.expose(), gateways.expect("set")))
-}
-
-#[test]
-fn both_sides_hold_the_same_key_after_a_rekey_and_after_one_that_is_repeated() {
-    let mut bo = Device::of("bo", 7);
-    let mut rig = live(BASE, &mut bo, &["wiki"]);
-    rig.did.clear();
-    let (clients, gateways) = rekey(&mut rig, &bo).expect("a key");
-    assert_eq!(clients, gateways);
-    assert_eq!(rig.did, [Did::Psk, Did::Answer]);
-    assert_eq!(grants(&mut rig, &bo).rekey, RekeyState::Set);
-    let (again, gateways) = rekey(&mut rig, &bo).expect("another key");
-    assert_eq!(again, gateways);
-    assert_ne!(again, clients);
-    rig.events.clear();
-    rig.pass_secs(10);
-    assert!(rig.told(&bo).is_empty());
-    assert!(rig.shake(&bo));
-    rig.pass_secs(6);
-    assert_eq!(grants(&mut rig, &bo).rekey, RekeyState::Done);
-    assert!(matches!(rig.told(&bo)[..], [Event::Rekeyed(_)]));
-    assert_eq!(rig.audited(AuditKind::SessionQuantumSafe).len(), 1);
-    assert_eq!(ports(&rig), [443, 8700]);
-}
-
-#[test]
-fn rekeys_are_rare_and_a_malformed_one_changes_nothing() {
-    let mut bo = Device::of("bo", 7);
-    let mut rig = live(BASE, &mut bo, &["wiki"]);
-    let mut request = RekeyAsk::new([3; 32], [4; 64]).request().clone();
-    request.x25519 = [0; 32];
-    let refused = rig.call(&bo, Call::Rekey(request));
-    assert!(matches!(refused, Err(CallRefusal::Malformed(_))));
-    assert!(rig.kernel.psks.is_empty());
-    for _ in 0..3 {
-        rekey(&mut rig, &bo).expect("a key");
-    }
-    let Err(CallRefusal::TooMany(wait)) = rekey(&mut rig, &bo) else {
-        panic!("a fifth one");
-    };
-    rig.pass(wait);
-    rekey(&mut rig, &bo).expect("a key");
-}
-
-#[test]
-fn a_rekey_after_a_restart_is_refused() {
-    let mut bo = Device::of("bo", 7);
-    let mut rig = Rig::with(&[&bo]);
-    open(&mut rig, &mut bo, &["wiki"]);
-    rekey(&mut rig, &bo).expect("a key");
-    rig.restart();
-    assert_eq!(grants(&mut rig, &bo).rekey, RekeyState::Lost);
-    assert_eq!(rekey(&mut rig, &bo), Err(CallRefusal::RekeyLost));
-}
-
-#[test]
-fn where_policy_wants_it_nothing_flows_before_the_handshake_after_the_rekey() {
-    let required = format!("[defaults]\npq = \"required\"\n{BASE}");
-    let mut bo = Device::of("bo", 7);
-    let mut rig = live(&required, &mut bo, &["wiki"]);
-    assert_eq!(ports(&rig), [8700]);
-    assert_eq!(grants(&mut rig, &bo).rekey, RekeyState::Required);
-    rekey(&mut rig, &bo).expect("a key");
-    rig.pass_secs(30);
-    assert_eq!(ports(&rig), [8700]);
-    assert!(rig.shake(&bo));
-    rig.pass_secs(6);
-    assert_eq!(ports(&rig), [443, 8700]);
-    // Another one does not take away what the first one gave.
-    rekey(&mut rig, &bo).expect("a key");
-    rig.pass_secs(11 * MINUTE);
-    assert_eq!(ports(&rig), [443, 8700]);
-    // A policy that does not want it any more, and one that wants it again.
-    let mut ana = Device::of("ana", 8);
-    let mut rig = live(BASE, &mut ana, &["wiki"]);
-    assert_eq!(ports(&rig), [443, 8700]);
-    put(&mut rig, &required);
-    assert_eq!(ports(&rig), [8700]);
-}
-
-/// A new password, signed by the old one.
-fn password(rig: &Rig, device: &Device, old: &ProofSecret, code: u32) -> (ProofSecret, Call) {
-    let new = ProofSecret::from_seed(&[77; 32]);
-    let of = (rig.gateway.id(), device.id, device.session_id());
-    let signature = old.sign_password(&new.public(), of);
-    let ask = Password::new(new.public(), code, signature);
-    (new, Call::Password(Box::new(ask)))
-}
-
-#[test]
-fn a_new_password_needs_the_old_one_and_an_unused_code_and_is_on_disk_first() {
-    let mut ana = Device::of("ana", 7);
-    let mut rig = live(BASE, &mut ana, &["wiki"]);
-    // After a restart there is one failure to be had, and one more every ten minutes.
-    rig.pass_secs(20 * MINUTE);
-    open(&mut rig, &mut ana, &["wiki"]);
-    let used = rig.code(&ana.person).expect("a person");
-    let (_, call) = password(&rig, &ana, &ana.q, used);
-    assert!(matches!(rig.call(&ana, call), Err(CallRefusal::Refused(_))));
-    rig.pass_secs(31);
-    let code = rig.code(&ana.person).expect("a person");
-    let (_, call) = password(&rig, &ana, &ProofSecret::from_seed(&[66; 32]), code);
-    assert!(matches!(rig.call(&ana, call), Err(CallRefusal::Refused(_))));
-    assert_eq!(rig.audited(AuditKind::FactorFailed).len(), 2);
-    assert_eq!(rig.store.credentials[0].failures, 2);
-    rig.did.clear();
-    let (new, call) = password(&rig, &ana, &ana.q, code);
-    assert_eq!(rig.call(&ana, call), Ok(CallAnswer::Done));
-    assert_eq!(rig.did[..2], [Did::Record, Did::Answer]);
-    assert_eq!(rig.store.credentials[0].proof, Some(new.public()));
-    // The old one opens nothing any more, the new one does.
-    rig.pass_secs(31);
-    assert!(rig.open(&mut ana, &["wiki"]).is_none());
-    ana.q = new;
-    rig.pass_secs(10 * MINUTE);
-    assert!(rig.open(&mut ana, &["wiki"]).is_some());
-}
-
-#[test]
-fn guessing_passwords_from_inside_is_bounded_like_knocking() {
-    let mut ana = Device::of("ana", 7);
-    let mut rig = live(BASE, &mut ana, &["wiki"]);
-    rig.pass_secs(HOUR);
-    for guess in 0..20 {
-        let wrong = ProofSecret::from_seed(&[guess; 32]);
-        let (_, call) = password(&rig, &ana, &wrong, 1);
-        assert!(matches!(rig.call(&ana, call), Err(CallRefusal::Refused(_))));
-    }
-    assert_eq!(rig.audited(AuditKind::FactorFailed).len(), 5);
-    rig.pass_secs(31);
-    let code = rig.code(&ana.person).expect("a person");
-    let (_, call) = password(&rig, &ana, &ana.q, code);
-    assert!(matches!(rig.call(&ana, call), Err(CallRefusal::Refused(_))));
-}
-
-#[test]
-fn a_password_that_cannot_be_written_down_is_the_old_one() {
-    let mut ana = Device::of("ana", 7);
-    let mut rig = live(BASE, &mut ana, &["wiki"]);
-    rig.pass_secs(31);
-    rig.store_works = false;
-    let code = rig.code(&ana.person).expect("a person");
-    let (_, call) = password(&rig, &ana, &ana.q, code);
-    assert_eq!(rig.call(&ana, call), Err(CallRefusal::Failed));
-    rig.store_works = true;
-    rig.pass_secs(31);
-    assert!(rig.open(&mut ana, &["wiki"]).is_some());
-}
-
-#[test]
-fn an_approver_agrees_from_an_own_session_and_whoever_asked_hears_of_it() {
-    let (mut ana, mut bo) = (Device::of("ana", 7), Device::of("bo", 8));
-    let mut rig = Rig::with(&[&ana, &bo]);
-    put(&mut rig, &db("approve = [\"group:ops\"]"));
-    open(&mut rig, &mut bo, &["wiki"]);
-    open(&mut rig, &mut ana, &["wiki", "db"]);
-    let Some(Event::Waiting(request)) = rig.told(&bo).pop().cloned() else {
-        panic!("{:?}", rig.told(&bo));
-    };
-    assert_eq!(
-        (request.person.as_str(), request.resource.as_str()),
-        ("ana", "db")
-    );
-    let Ok(CallAnswer::Waiting(listed)) = rig.call(&bo, Call::Waiting) else {
-        panic!("no list");
-    };
-    assert_eq!((listed.to_approve.len(), listed.own.len()), (1, 0));
-    let Ok(CallAnswer::Waiting(listed)) = rig.call(&ana, Call::Waiting) else {
-        panic!("no list");
-    };
-    assert_eq!((listed.to_approve.len(), listed.own.len()), (0, 1));
-    let approve = |id, minutes| Call::Approve(Approve { id, minutes });
-    // Not one's own, not one that is not there, not for no time.
-    assert_eq!(
-        rig.call(&ana, approve(request.id, 60)),
-        Err(CallRefusal::NotFound)
-    );
-    assert_eq!(
-        rig.call(&bo, approve(request.id + 1, 60)),
-        Err(CallRefusal::NotFound)
-    );
-    let never = rig.call(&bo, approve(request.id, 0));
-    assert!(matches!(never, Err(CallRefusal::Refused(_))));
-    let approved = rig.call(&bo, approve(request.id, 60));
-    assert!(
-        matches!(approved, Ok(CallAnswer::Approved(_))),
-        "{approved:?}"
-    );
-    assert_eq!(rig.store.approvals.len(), 1);
-    assert!(matches!(rig.told(&ana).last(), Some(Event::Approved(_))));
-    rig.pass_secs(31);
-    open(&mut rig, &mut ana, &["wiki", "db"]);
-    assert!(ports(&rig).contains(&5432));
 }
 
 #[test]

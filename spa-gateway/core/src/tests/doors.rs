@@ -98,6 +98,33 @@ fn roam_moves_the_door_and_prolongs_nothing() {
     assert_eq!(rig.kernel.doors(rig.now), [bot.door()]);
 }
 
+/// A client behind a NAT that changes ports does not know its own: the door is for the address, for a moment, and narrows
+/// to the endpoint of the handshake.
+#[test]
+fn a_roam_that_does_not_know_its_port_opens_the_address_until_the_handshake() {
+    let mut bot = Device::of("bot", 7);
+    let mut rig = Rig::with(&[&bot]);
+    rig.open(&mut bot, &["wiki"]).expect("granted");
+    assert!(rig.shake(&bot));
+    bot.source = "203.0.113.50:41000".parse().expect("an address");
+    bot.same_port = false;
+    let roam = Ask::Roam(bot.session_id());
+    assert!(rig.ask(&mut bot, roam).is_some());
+    let doors = rig.kernel.doors(rig.now);
+    assert!(doors.iter().all(|door| door.source == bot.source.ip()));
+    assert!(doors.iter().any(|door| door.port.is_none()));
+    assert!(rig.shake(&bot));
+    rig.pass_secs(60);
+    let doors = rig.kernel.doors(rig.now);
+    assert!(doors.iter().all(|door| door.port.is_some()), "{doors:?}");
+    assert_eq!(rig.store.sessions[0].source, bot.source);
+    rig.restart();
+    assert_eq!(
+        rig.gateway.sessions().next().map(|of| of.source),
+        Some(bot.source)
+    );
+}
+
 #[test]
 fn a_roam_without_its_peer_closes_the_new_door_and_the_session_can_roam_again() {
     let mut bot = Device::of("bot", 7);

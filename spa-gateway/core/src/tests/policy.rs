@@ -270,6 +270,21 @@ fn a_lock_of_others_touches_nobody_else_and_a_lock_ends_by_itself() {
     assert_eq!(rig.store.locks.len(), 1, "the one that has ended is gone");
 }
 
+/// A stricter allow of a higher priority decides from the second its window opens, and not at the next look.
+#[test]
+fn an_allow_whose_window_opens_decides_from_then_on() {
+    let mut bot = Device::of("bot", 7);
+    let strict = "for = \"2h\"\n[[allow]]\nname = \"strict\"\npriority = 600\nwho = [\"group:eng\"]\nto = [\"db\"]\n\
+                  when = \"Fri 09:00-10:00\"\nfor = \"30m\"";
+    let mut rig = rig(&bot, &db(strict));
+    live(&mut rig, &mut bot, &["wiki", "db"]);
+    let opens = 9 * HOUR * 1000 - (rig.now.wall.as_millis() % (24 * HOUR * 1000));
+    rig.pass(Duration::from_millis(opens - 1_000));
+    assert!(has(&rig, DB));
+    rig.pass_secs(1);
+    assert!(!has(&rig, DB) && has(&rig, WIKI));
+}
+
 #[test]
 fn a_grant_opens_what_no_rule_does_and_dies_by_itself() {
     let mut bot = Device::of("bot", 7);

@@ -89,6 +89,49 @@ fn a_wrong_preshared_key_never_completes_a_handshake() {
     assert!(!arrives(&here, &there, NEVER));
 }
 
+/// A new preshared key for a peer that lives breaks nothing that flows, and the next handshake takes it and no other.
+#[test]
+fn a_preshared_key_is_replaced_under_a_live_session() {
+    let lab = lab_or_return!();
+    let (mut gateway, mut client) = (lab.gateway_interface(), lab.client_interface());
+    gateway.put_peer(&client_peer(7)).expect("a peer");
+    client
+        .put_peer(&gateway_peer(7, "192.0.2.1:51820"))
+        .expect("a peer");
+    client
+        .wait_handshake(&pair(1).public, Instant::now() + PATIENCE)
+        .expect("a handshake");
+    route_to_gateway(&mut client);
+    let (here, there) = (
+        lab.client.socket("10.200.0.2:9"),
+        lab.gateway.socket("10.200.0.1:9"),
+    );
+    assert!(arrives(&here, &there, PATIENCE));
+    gateway
+        .set_psk(&pair(2).public, &[9; 32].into())
+        .expect("a new key");
+    // The keys of the handshake before go on, both ways.
+    assert!(arrives(&here, &there, PATIENCE));
+    assert!(arrives(&there, &here, PATIENCE));
+    // A handshake with the old one comes to nothing; one with the new one does.
+    client.remove_peer(&pair(1).public).expect("removed");
+    client
+        .put_peer(&gateway_peer(7, "192.0.2.1:51820"))
+        .expect("a peer");
+    let old = client.wait_handshake(&pair(1).public, Instant::now() + NEVER);
+    assert!(matches!(old, Err(WireguardError::NoHandshake)), "{old:?}");
+    client.remove_peer(&pair(1).public).expect("removed");
+    client
+        .put_peer(&gateway_peer(9, "192.0.2.1:51820"))
+        .expect("a peer");
+    client
+        .wait_handshake(&pair(1).public, Instant::now() + PATIENCE)
+        .expect("a handshake with the new key");
+    let nobody = gateway.set_psk(&pair(3).public, &[9; 32].into());
+    let known = gateway.peers().expect("a list");
+    assert_eq!(known.len(), 1, "{nobody:?}");
+}
+
 #[test]
 fn a_removed_peer_is_cut_off_at_once() {
     let lab = lab_or_return!();
