@@ -16,7 +16,8 @@ export CARGO_TARGET_DIR=${FUZZ_TARGET_DIR:-$PWD/fuzz/target}
 host=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
 export RUSTC_WRAPPER=$PWD/tests/tools/fuzz-rustc.sh
-"$cargo" build --locked -q --release --manifest-path fuzz/Cargo.toml --target "$host" --bins
+"$cargo" build --locked -q --release --manifest-path fuzz/Cargo.toml --target "$host" \
+    $([ -n "${TARGET:-}" ] && echo "--bin=$TARGET" || echo --bins)
 unset RUSTC_WRAPPER
 [ "${BUILD_ONLY:-}" ] && exit 0
 
