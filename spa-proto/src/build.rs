@@ -2,12 +2,14 @@
 
 use core::fmt;
 
-use x25519_dalek::{PublicKey, StaticSecret};
+use x25519_dalek::StaticSecret;
 use zeroize::Zeroizing;
 
 use crate::keys::{DerivedKeys, KnockPublic};
 use crate::knock::{BODY_LEN, C_LEN, KNOCK_LEN, Schedule, proof_message, session_proof};
-use crate::primitives::{Key, NotContributory, aead_seal, diffie_hellman, join, mask};
+use crate::primitives::{
+    Key, NotContributory, aead_seal, diffie_hellman, join, mask, x25519_public,
+};
 use crate::proof::ProofSecret;
 use crate::reply::ReplyKeys;
 use crate::request::{Ext, Info, Op, ParseError, Request};
@@ -152,7 +154,7 @@ impl Built {
         signer: Signer<'_>,
     ) -> Result<Self, NotContributory> {
         let e = StaticSecret::from(*e);
-        let e_public = PublicKey::from(&e).to_bytes();
+        let e_public = x25519_public(&e);
         let dh = diffie_hellman(&e, knock_key.as_bytes())?;
         let schedule = Schedule::new(keys, slot, kid, knock_key, &e_public, &dh);
 

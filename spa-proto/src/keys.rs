@@ -4,10 +4,12 @@
 
 use core::fmt;
 
-use x25519_dalek::{PublicKey, StaticSecret};
+use x25519_dalek::StaticSecret;
 
 use crate::ids::{CredentialId, GatewayId, Tag};
-use crate::primitives::{Key, NotContributory, diffie_hellman, expand, join, mac, truncate};
+use crate::primitives::{
+    Key, NotContributory, diffie_hellman, expand, join, mac, truncate, x25519_public,
+};
 use crate::secret::CredentialKey;
 use crate::time::Slot;
 
@@ -126,7 +128,7 @@ impl KnockSecret {
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         let secret = StaticSecret::from(bytes);
-        let public = KnockPublic(PublicKey::from(&secret).to_bytes());
+        let public = KnockPublic(x25519_public(&secret));
         Self { secret, public }
     }
 

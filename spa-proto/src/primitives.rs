@@ -12,6 +12,9 @@ use sha2::{Digest, Sha256};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
+#[cfg(fuzzing)]
+mod remembered;
+
 /// A derived key, wiped on drop.
 pub(crate) type Key = Zeroizing<[u8; 32]>;
 
@@ -54,11 +57,18 @@ pub(crate) fn expand(key: &[u8; 32], label: &str, context: &[u8]) -> Key {
     out
 }
 
+#[cfg(fuzzing)]
+pub(crate) use remembered::{diffie_hellman, x25519_public};
+#[cfg(not(fuzzing))]
+pub(crate) use {agree as diffie_hellman, raise as x25519_public};
+
+/// `X25519(secret, 9)`, the public half.
+pub(crate) fn raise(secret: &StaticSecret) -> [u8; 32] {
+    PublicKey::from(secret).to_bytes()
+}
+
 /// `X25519(secret, public)`, which MUST be contributory.
-pub(crate) fn diffie_hellman(
-    secret: &StaticSecret,
-    public: &[u8; 32],
-) -> Result<Key, NotContributory> {
+pub(crate) fn agree(secret: &StaticSecret, public: &[u8; 32]) -> Result<Key, NotContributory> {
     let shared = secret.diffie_hellman(&PublicKey::from(*public));
     if shared.was_contributory() {
         Ok(Zeroizing::new(*shared.as_bytes()))

@@ -5,7 +5,7 @@
 use core::fmt;
 
 use subtle::ConstantTimeEq;
-use x25519_dalek::{PublicKey, StaticSecret};
+use x25519_dalek::StaticSecret;
 use zeroize::Zeroizing;
 
 use crate::build::PendingKnock;
@@ -14,7 +14,7 @@ use crate::knock::KNOCK_LEN;
 use crate::payload::{DefaultRoute, PAYLOAD_LEN, PayloadError, ReplyPayload};
 use crate::primitives::{
     AEAD_TAG_LEN, Key, NotContributory, aead_open, aead_seal, diffie_hellman, expand, extract,
-    hash, join, split, truncate,
+    hash, join, split, truncate, x25519_public,
 };
 use crate::secret::{CredentialKey, SessionKey, WgPsk};
 use crate::time::WallTime;
@@ -215,7 +215,7 @@ impl Answered {
         payload: &[u8; PAYLOAD_LEN],
     ) -> Result<Self, NotContributory> {
         let e_s = StaticSecret::from(*e_s);
-        let e_s_public = PublicKey::from(&e_s).to_bytes();
+        let e_s_public = x25519_public(&e_s);
         let shared = diffie_hellman(&e_s, &keys.e)?;
         let schedule = Schedule::new(keys, &e_s_public, &shared);
         let rt = keys.rt();
