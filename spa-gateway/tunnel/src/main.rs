@@ -8,6 +8,7 @@
 mod confine;
 mod device;
 mod owner;
+mod port;
 mod readiness;
 mod serve;
 mod wireguard;

@@ -6,8 +6,9 @@ use std::io;
 use spa_wireguard::message::{Answer, Request, What};
 
 use crate::confine;
-use crate::device::{Port, Tun};
+use crate::device::Tun;
 use crate::owner::{Owner, Received, Requests};
+use crate::port::Port;
 use crate::wireguard::Wireguard;
 
 /// Why the tunnel ends before its owner.

@@ -14,7 +14,8 @@ use ipnetwork::IpNetwork;
 use spa_wireguard::{KEY_LEN, Peer, PeerState, Psk};
 use tokio::time::timeout;
 
-use crate::device::{Port, Tun};
+use crate::device::Tun;
+use crate::port::Port;
 
 /// How long a handshake just begun may hold up the next request. The initiation leaves within microseconds; the
 /// rest is waiting for the other side, which is worth a moment since the next request asks for just that.

@@ -30,11 +30,12 @@ fn main() -> anyhow::Result<()> {
             .collect::<anyhow::Result<_>>()?,
         other => bail!("no path {other}"),
     };
+    let mut entropy = Counting(7);
     for packet in &packets {
         let outcome = gateway.handle_datagram(datagram(packet), NOW);
         match (path.as_str(), outcome) {
             ("stranger", Err(Refusal::UnknownTag)) | ("bad-mac", Err(Refusal::OuterMac)) => {}
-            ("open", Ok(())) => open(&mut gateway)?,
+            ("open", Ok(())) => open(&mut gateway, &mut entropy)?,
             (_, outcome) => bail!("{outcome:?}"),
         }
     }
@@ -42,10 +43,10 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// Opens what waits; a store and an enforcer that do everything at once.
-fn open(gateway: &mut Gateway) -> anyhow::Result<()> {
+fn open(gateway: &mut Gateway, entropy: &mut Counting) -> anyhow::Result<()> {
     let mut replied = false;
     loop {
-        let worked = gateway.handle_work(NOW, &mut Counting(7));
+        let worked = gateway.handle_work(NOW, entropy);
         let mut performed = false;
         while let Some(Effect { id, kind }) = gateway.poll_effect() {
             performed = true;
@@ -69,14 +70,18 @@ fn open(gateway: &mut Gateway) -> anyhow::Result<()> {
     }
 }
 
-/// "Randomness" that is the same in every run.
-struct Counting(u8);
+/// "Randomness" that is the same in every run, and never twice the same within one: a session wants an id of its own.
+struct Counting(u64);
 
 impl Entropy for Counting {
     fn fill(&mut self, _: Purpose, out: &mut [u8]) {
         for byte in out {
-            self.0 = self.0.wrapping_mul(31).wrapping_add(17);
-            *byte = self.0;
+            // The constants of Knuth's MMIX; the upper bits are the ones that look random.
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            [*byte, ..] = self.0.to_be_bytes();
         }
     }
 }

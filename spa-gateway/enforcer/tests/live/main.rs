@@ -14,4 +14,5 @@ mod sessions;
 mod sets;
 mod sockets;
 mod start;
+mod together;
 mod uplinks;
