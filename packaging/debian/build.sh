@@ -75,6 +75,8 @@ put 0644 packaging/sysusers.d/spa.conf usr/lib/sysusers.d/spa-gateway.conf
 put 0644 packaging/tmpfiles.d/spa.conf usr/lib/tmpfiles.d/spa-gateway.conf
 put 0644 packaging/apparmor.d/spa-gateway etc/apparmor.d/spa-gateway
 put 0644 packaging/policy.example.toml usr/share/doc/spa-gateway/examples/policy.toml
+put 0644 packaging/nftables/spa.nft usr/share/spa/nftables/spa.nft
+put 0644 packaging/nftables/nftables.conf.example usr/share/doc/spa-gateway/examples/nftables.conf
 manual spa-gateway.8
 manual spa-admin.8
 manual spa-policy.5
