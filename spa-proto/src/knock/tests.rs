@@ -125,6 +125,24 @@ fn a_knock_opens_as_it_was_made() {
 }
 
 #[test]
+fn what_a_knock_shows_of_itself_is_what_was_sent() {
+    let world = World::new();
+    let packet = world.knock();
+    let sealed = SealedKnock::parse(&packet).unwrap();
+    assert_eq!(sealed.tag().as_bytes(), &packet[..8]);
+    assert_eq!(sealed.v(), packet[8..16]);
+    let other = world.tampered(&packet, |body| body[0] = 7);
+    let verified = SealedKnock::parse(&other).unwrap();
+    let verified = verified.unmask(&world.keys, SLOT).unwrap();
+    assert_eq!((verified.kid(), verified.slot()), (7, SLOT));
+    let opened = world.open(&packet).unwrap();
+    let (info, ext) = World::open_request().encode().unwrap();
+    assert_eq!((opened.info(), opened.ext()), (&info, &ext));
+    let said = proof_message(opened.th1(), &info, &ext);
+    assert!(bool::from(world.q.public().verify(&said, opened.proof())));
+}
+
+#[test]
 fn a_session_signs_roam_and_close() {
     let world = World::new();
     let key = SessionKey::from_bytes([6; 32]);
