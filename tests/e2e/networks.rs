@@ -284,11 +284,18 @@ fn a_resource_behind_a_static_route_and_masquerade() {
     let page = serve::fetch(ana.space(), endpoint("10.9.0.10", WEB), REACHED).unwrap();
     assert_eq!(page, PAGE);
     let own = address("10.0.5.1");
-    assert!(arriving.count(|packet| packet.source.ip() == own) > 0);
-    assert_eq!(
-        arriving.count(|packet| packet.source.is_ipv4() && packet.source.ip() != own),
-        0
-    );
+    arriving
+        .wait_for("it comes from the gateway", REACHED, |packet| {
+            packet.source.ip() == own
+        })
+        .unwrap();
+    let others: Vec<_> = arriving
+        .so_far()
+        .into_iter()
+        .map(|seen| seen.packet)
+        .filter(|packet| packet.source.is_ipv4() && packet.source.ip() != own)
+        .collect();
+    assert!(others.is_empty(), "{others:?}");
     let stream = serve::Stream::watch(ana.space(), endpoint("10.9.0.10", WEB), REACHED).unwrap();
     wait_until("it flows", REACHED, || {
         (stream.last().0 > 100).then_some(())

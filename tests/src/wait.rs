@@ -16,10 +16,19 @@ pub fn wait_until<T>(
     limit: Duration,
     mut condition: impl FnMut() -> Option<T>,
 ) -> anyhow::Result<T> {
+    let limit = limit.saturating_mul(slowness());
     match watch(limit, &mut condition) {
         Some(value) => Ok(value),
         None => bail!("{what}: not within {} ms", limit.as_millis()),
     }
+}
+
+/// How many times as long things may take to come about: an emulated machine is no slower to say no.
+fn slowness() -> u32 {
+    std::env::var("SPA_TEST_SLOWNESS")
+        .ok()
+        .and_then(|factor| factor.parse().ok())
+        .unwrap_or(1)
 }
 
 /// Watches for something that should not happen: the first value `event` gives within `span`, if any.

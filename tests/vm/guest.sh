@@ -6,5 +6,7 @@ for module in wireguard nf_tables nf_conntrack_netlink veth tun; do
 done
 echo "guest: Linux $(uname -r) with WireGuard"
 export SPA_TEST_BACKEND=kernel
+# Emulated, all takes some times as long.
+export SPA_TEST_SLOWNESS=${SPA_TEST_SLOWNESS:-4}
 cd /tmp
 exec "$@"

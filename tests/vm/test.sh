@@ -20,6 +20,6 @@ test=$("${CARGO:-cargo}" test --locked --no-run --workspace --no-default-feature
 [ -n "$test" ] || { echo "test-vm: no test was built" >&2; exit 1; }
 # The main job, who gets through a NAT, the guard, failures; one after the other, for emulated they are slow enough to miss their limits.
 # shellcheck disable=SC2206 # words
-filter=(${FILTER:-outside:: asked:: end:: crash:: kill:: policy::a_lock policy::leaving_a_group dark::the_silence dark::only_a_whole_knock})
+filter=(${FILTER:-outside:: asked:: networks:: guard:: end:: crash:: kill:: policy::a_lock policy::leaving_a_group dark::the_silence dark::only_a_whole_knock configuration::a_flowtable})
 exec tests/vm/run-in-vm.sh --timeout "${VM_TIMEOUT:-5400}" tests/vm/guest.sh "$(readlink -f "$test")" "${filter[@]}" --test-threads=1 \
     --skip the_tunnel_is_killed
