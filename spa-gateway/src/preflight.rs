@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::accounts;
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, FirewallMode};
 use crate::enforcer_link;
 use crate::files::{self, Wanted};
 use crate::network;
@@ -84,7 +84,22 @@ pub fn warnings(config: &Config) -> Vec<String> {
     if !verdict.is_trusted() {
         lines.push(format!("clock {verdict}"));
     }
+    lines.extend(published_in_vain(config));
     lines
+}
+
+/// Names a resource that is published by another address where we translate nothing.
+fn published_in_vain(config: &Config) -> Option<String> {
+    if *config.firewall.mode.get_ref() != FirewallMode::Sets {
+        return None;
+    }
+    let policy = PolicyFile::at(&config.paths.policy).ok()?.read().ok()?;
+    let (name, _) = policy
+        .resources()
+        .find(|(_, resource)| resource.published.is_some())?;
+    Some(format!(
+        "resource `{name}` has an `as`, and with [firewall] mode = \"sets\" nothing of ours translates: knocks for it will fail; take the `as` away, or use mode = \"own\""
+    ))
 }
 
 /// Says what is wrong with the policy. The gateway would run without, and let nobody in.
@@ -183,6 +198,29 @@ mod tests {
             "[knock]\ninterfaces = [\"{interface}\"]\nport = {port}\npublic = \"192.0.2.1:1\"\n[wireguard]\ninterface = \"spatest0\"\naddresses = [\"10.200.0.1/16\"]\n[paths]\nstate = \"/nowhere\"\n"
         );
         Config::parse(&text, Path::new("/etc/spa/gateway.toml")).expect("sound")
+    }
+
+    #[test]
+    fn a_published_address_that_nobody_translates_is_named() {
+        use std::io::Write;
+
+        let mut policy = tempfile::NamedTempFile::new().expect("a file");
+        policy
+            .write_all(b"[resource]\nwiki = { to = \"10.0.5.10\", ports = [\"443/tcp\"], as = \"10.99.0.1\" }\n")
+            .expect("written");
+        let text = |mode: &str| {
+            format!(
+                "[knock]\ninterfaces = [\"lo\"]\npublic = \"192.0.2.1:1\"\n[wireguard]\naddresses = [\"10.200.0.1/16\"]\n[firewall]\n{mode}\n[paths]\npolicy = \"{}\"\n",
+                policy.path().display()
+            )
+        };
+        let with = |mode: &str| {
+            let config = Config::parse(&text(mode), Path::new("/etc/spa/gateway.toml"));
+            published_in_vain(&config.expect("sound"))
+        };
+        let line = with("mode = \"sets\"\ntable = \"inet mine\"").expect("in vain");
+        assert!(line.starts_with("resource `wiki` has an `as`"), "{line}");
+        assert_eq!(with("mode = \"own\""), None);
     }
 
     #[test]
