@@ -131,3 +131,48 @@ fn assert_everything_lapses(place: &Place, limit: Duration) {
     });
     lapsed.unwrap_or_else(|error| panic!("{error}: {:?}", place.gateway.openings()));
 }
+
+/// What the enforcer refuses is not opened, and what was opened with it is taken back: nobody gets a session half of which is
+/// there. A policy that names an address of the pool is not put into force, and a start only warns of it.
+#[test]
+fn a_session_of_which_the_enforcer_refuses_a_part_is_none_at_all() {
+    let (mut place, mut ana) = with_ana();
+    place.gateway.stop().unwrap();
+    let policy = spa_tests::gateway::POLICY.replace("10.0.5.20", "10.200.77.77");
+    place.gateway.write_policy(&policy).unwrap();
+    place.gateway.start().unwrap();
+    let knocked = ana.knock(&["wiki", "db"]).unwrap();
+    assert_ne!(knocked.code, 0, "{}{}", knocked.out, knocked.err);
+    place.assert_everything_closed();
+    let [peers, doors, flows] = place.gateway.counts().unwrap();
+    assert_eq!([peers, doors, flows], [0, 0, 0]);
+    let log = place.gateway.ask(&["log"]).unwrap();
+    assert!(log.contains("opening-failed"), "{log}");
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    place.assert_reaches_wiki(&ana);
+}
+
+/// Another tool makes its own table anew, as ufw, firewalld and Docker do at a reload: a download goes on, and nothing opens.
+#[test]
+fn another_firewalls_reload_neither_opens_nor_ends_anything() {
+    let (mut place, mut ana) = with_ana();
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    let stream = place.stream(&ana);
+    let open = place.gateway.openings().unwrap();
+    let theirs = "table ip filter { chain INPUT { type filter hook input priority 0; policy accept; tcp dport 1-65535 accept; }; \
+                  chain FORWARD { type filter hook forward priority 0; policy accept; accept; }; }";
+    for _ in 0..5 {
+        let reload = format!("add table ip filter\ndelete table ip filter\n{theirs}\n");
+        place.town.gateway.nft(&reload).unwrap();
+    }
+    let (so_far, _) = stream.last();
+    wait_until("the download goes on", REACHED, || {
+        (stream.last().0 > so_far + 50).then_some(())
+    })
+    .unwrap();
+    assert_eq!(place.gateway.openings().unwrap(), open);
+    assert!(place.gateway.daemon().is_running());
+    let scanner = place.town.scanner();
+    let findings = scanner.oddities(address(GATEWAY), PORT).unwrap();
+    assert!(findings.is_silent(), "{:?}", findings.answers);
+}

@@ -50,6 +50,9 @@ fn the_daemon_is_killed_at_each_effect_of_an_end() {
         "after close-door",
         "after close-flow",
         "after remove-peer",
+        // Closed, and not written down; written down, and not forgotten by conntrack.
+        "before record-of-end",
+        "after record-of-end",
     ] {
         let point = format!("daemon {effect}");
         town.kill_at(&point, "spa-gateway", While::Ending);

@@ -17,7 +17,7 @@ use crate::netlink::Link;
 use crate::nft::{OpenError, Table};
 use crate::route::{Owner, owners};
 use crate::say::say;
-use crate::watch::Changed;
+use crate::watch::{Changed, unpublished};
 
 /// Everything that performs.
 pub struct Enforcer {
@@ -28,6 +28,8 @@ pub struct Enforcer {
     routes: Link,
     forgetter: Forgetter,
     peers: BTreeSet<[u8; 32]>,
+    /// What was opened and not closed; it may have lapsed. Of use only to tell it from what somebody else opened.
+    opened: BTreeSet<Opening>,
     key: Key,
 }
 
@@ -151,6 +153,7 @@ impl Enforcer {
             routes,
             forgetter,
             peers,
+            opened: BTreeSet::new(),
             key: Key::Missing,
         })
     }
@@ -160,9 +163,9 @@ impl Enforcer {
         &mut self.wireguard
     }
 
-    /// The table, to be watched.
-    pub fn table(&mut self) -> &mut Table {
-        &mut self.table
+    /// The table, to be watched, and what was opened in it.
+    pub fn table(&mut self) -> (&mut Table, &BTreeSet<Opening>) {
+        (&mut self.table, &self.opened)
     }
 
     /// Performs orders that came together and answers each in its turn.
@@ -380,15 +383,19 @@ impl Enforcer {
         let possible: Vec<(Opening, Ttl)> = wanted.iter().flatten().copied().collect();
         let mut opened = self.table.open_all(&possible).into_iter();
         let outcome = |wanted: Result<(Opening, Ttl), Failure>| {
-            wanted?;
+            let (opening, _) = wanted?;
             let opened = opened.next().expect("an outcome for each that was wanted");
-            opened.map_err(not_opened)
+            opened.map_err(not_opened)?;
+            self.opened.insert(unpublished(opening));
+            Ok(())
         };
         wanted.into_iter().map(outcome).collect()
     }
 
     fn close(&mut self, opening: &Opening) -> Result<(), Failure> {
-        self.table.close(opening).map_err(table_failed)
+        self.table.close(opening).map_err(table_failed)?;
+        self.opened.remove(&unpublished(*opening));
+        Ok(())
     }
 }
 

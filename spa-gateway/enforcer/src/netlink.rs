@@ -230,6 +230,15 @@ pub fn without_ack(bytes: &mut [u8], at: usize) {
     }
 }
 
+/// What came of listening.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hearing {
+    /// Something was heard that matters.
+    pub matters: bool,
+    /// Something was not heard.
+    pub lost: bool,
+}
+
 /// A socket that hears what changes, by whomever.
 #[derive(Debug)]
 pub struct Ear {
@@ -286,22 +295,22 @@ impl Ear {
     ///
     /// # Errors
     /// The kernel's errno.
-    pub fn heard(&self, mut matters: impl FnMut(&Heard<'_>) -> bool) -> io::Result<bool> {
+    pub fn heard(&self, mut matters: impl FnMut(&Heard<'_>) -> bool) -> io::Result<Hearing> {
         let mut bytes = [0; 8192];
-        let mut any = false;
+        let mut all_heard = Hearing::default();
         loop {
             // TRUNC: the true length, so that a cut message shows.
             match rustix::net::recv(&self.socket, &mut bytes[..], RecvFlags::TRUNC) {
                 Ok((received, length)) => {
                     let all = bytes.get(..received).unwrap_or_default();
-                    any |= length > received;
+                    all_heard.lost |= length > received;
                     for message in messages(all) {
-                        any |= matters(&message);
+                        all_heard.matters |= matters(&message);
                     }
                 }
-                Err(rustix::io::Errno::NOBUFS) => any = true,
+                Err(rustix::io::Errno::NOBUFS) => all_heard.lost = true,
                 Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => return Ok(any),
+                Err(rustix::io::Errno::AGAIN) => return Ok(all_heard),
                 Err(error) => return Err(error.into()),
             }
         }

@@ -260,7 +260,8 @@ fn take_orders(
         }
         // Behind the answer: our own change of the table is heard too, and nobody waits for this look at it.
         if ready.change {
-            watch.look(enforcer.table()).map_err(Fatal::Changed)?;
+            let (table, opened) = enforcer.table();
+            watch.look(table, opened).map_err(Fatal::Changed)?;
         }
     }
 }

@@ -4,10 +4,11 @@
 //! Each of these would leave the machine open, or deaf, and nobody told. Invariant: whatever is found, a closed
 //! table is in place before the process ends; the daemon ends with it and, started again, finds the machine as it is.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use rustix::event::{PollFd, PollFlags};
-use spa_order::KnockInterfaces;
+use spa_order::{Flow, KnockInterfaces, Opening, Usage};
 
 use crate::netlink::{Ear, Link, REQUEST_ACK, Request, attribute, string};
 use crate::nft::Table;
@@ -87,30 +88,35 @@ impl Watch {
     ///
     /// # Errors
     /// What is not.
-    pub fn look(&mut self, table: &mut Table) -> Result<(), Changed> {
+    pub fn look(&mut self, table: &mut Table, opened: &BTreeSet<Opening>) -> Result<(), Changed> {
         // Our own orders are heard too, hundreds in a moment, and none of them is a reason to look.
-        let (mut meddled, mut others, mut told) = (false, false, false);
+        let (mut meddled, mut others) = (false, false);
         let tables = self.tables.heard(|message| {
             meddled |= table.is_meddling(message);
             others |= table.is_anothers(message);
-            let matters = meddled || others || !OF_ELEMENTS.contains(&message.kind);
-            told |= matters;
-            matters
+            meddled || others || !OF_ELEMENTS.contains(&message.kind)
         });
         let interfaces = self.interfaces.heard(|_| true);
-        let tables = tables.map_err(Changed::Blind)?;
-        if !(tables | interfaces.map_err(Changed::Blind)?) {
+        let (tables, interfaces) = (
+            tables.map_err(Changed::Blind)?,
+            interfaces.map_err(Changed::Blind)?,
+        );
+        if ![tables, interfaces]
+            .iter()
+            .any(|heard| heard.matters || heard.lost)
+        {
             return Ok(());
         }
-        // Something was lost, and may have been of such a table.
-        let lost = tables && !told;
-        if table.follows() && (others || lost) {
+        // What was lost may have been of such a table.
+        if table.follows() && (others || tables.lost) {
             table.follow().map_err(Changed::Blind)?;
         }
         if !table.is_there().map_err(Changed::Blind)? {
             table.restore(&[]).map_err(Changed::Blind)?;
             return Err(Changed::TableGone);
         }
+        // A ruleset of a hundred thousand lines, loaded by somebody, is more than is kept for us to hear.
+        meddled = meddled || tables.lost && !is_as_it_was(table, opened).map_err(Changed::Blind)?;
         if meddled {
             table.restore(&[]).map_err(Changed::Blind)?;
             return Err(Changed::Meddled);
@@ -162,6 +168,26 @@ impl Watch {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
             outcome => outcome,
         }
+    }
+}
+
+/// Whether the table is made as we made it, with nothing open in it but what we opened.
+fn is_as_it_was(table: &mut Table, opened: &BTreeSet<Opening>) -> io::Result<bool> {
+    if !table.is_ours_alone() {
+        return Ok(true);
+    }
+    let ours = |(opening, _): &(Opening, Usage)| opened.contains(&unpublished(*opening));
+    Ok(table.is_as_made()? && table.list()?.iter().all(ours))
+}
+
+/// An opening without the address it is published by, which may lapse a moment before it does.
+pub fn unpublished(opening: Opening) -> Opening {
+    match opening {
+        Opening::Flow(flow) => Opening::Flow(Flow {
+            published: None,
+            ..flow
+        }),
+        Opening::Door(_) => opening,
     }
 }
 

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use spa_gateway_core::{
-    AccessRecord, AuditKind, AuditRecord, Effect, EffectFailure, EffectId, EffectKind, Passed,
-    PeerState, Record, Reply,
+    AccessRecord, AuditKind, AuditRecord, Change, Effect, EffectFailure, EffectId, EffectKind,
+    Passed, PeerState, Record, Reply,
 };
 use spa_order::{Answer, Flow, Opening, Order, PeerReport, Usage};
 use tracing::{debug, error, info, warn};
@@ -219,12 +219,15 @@ impl Daemon {
         if recorded.is_empty() {
             return;
         }
-        spa_failpoint::reach("daemon", "before", "record");
+        let ends = |change: &Change| matches!(change, Change::SessionEnded { .. });
+        let end = records.iter().flat_map(|record| &record.changes).any(ends);
+        let what = if end { "record-of-end" } else { "record" };
+        spa_failpoint::reach("daemon", "before", what);
         let outcome = self.store.commit(records).map_err(|error| {
             warn!(%error, records = records.len(), "nothing recorded, so nothing opened");
             error.to_string()
         });
-        spa_failpoint::reach("daemon", "after", "record");
+        spa_failpoint::reach("daemon", "after", what);
         if outcome.is_ok() {
             self.write_audit = None;
         }

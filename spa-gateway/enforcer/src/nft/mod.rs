@@ -2,7 +2,7 @@
 //!
 //! `message` is all that is said to nf_tables; `table`, `rules`, `tunnel` and `words` are the ruleset as data;
 //! `element` is how doors and flows are written as set elements; `openings` opens, closes, reads back and lists
-//! them, with the addresses they are published by, `together` opens many at once; `follow` does so in tables of others
+//! them, with the addresses they are published by, `together` opens many at once; `shape` is what the kernel says it is made of; `follow` does so in tables of others
 //! that ask our sets, `guarded` says whether they do, and `ruleset` and `memory` help them; `told` reads what the access
 //! log was told; `foreign` looks at the tables of others and never changes one. `libnftnl` writes messages on plain Linux,
 //! `plain` in static programs and where the feature `plain-netlink` asks for it.
@@ -22,6 +22,7 @@ mod plain;
 mod rules;
 mod ruleset;
 mod sets;
+mod shape;
 mod table;
 mod together;
 mod told;

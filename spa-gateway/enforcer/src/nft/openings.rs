@@ -18,6 +18,7 @@ use super::guarded::wanted;
 use super::memory::Memory;
 use super::message::{Element, FAMILY, Message, SetShape, TABLE, Writer as _};
 use super::sets::{Set, sets_of};
+use super::shape::{Part, shape};
 use super::table::{self, Batch, Mode, Plan};
 use super::told;
 use crate::netlink::{Heard, Link, attribute, attributes, be64};
@@ -59,6 +60,8 @@ pub struct Table {
     handle: Option<u64>,
     /// The kernel's name for the socket that changes it.
     port: u32,
+    /// What it was made of.
+    made: Vec<Part>,
     names: Names,
 }
 
@@ -111,9 +114,11 @@ impl Table {
             shipped: shipped(),
             shut: Shut::No,
             handle,
+            made: Vec::new(),
             names: Names::None,
         };
         table.begin()?;
+        table.made = shape(&mut table.link)?;
         Ok(table)
     }
 
@@ -175,6 +180,22 @@ impl Table {
         Ok(handle.is_some() && handle == self.handle)
     }
 
+    /// Whether nobody else has a say in it.
+    pub const fn is_ours_alone(&self) -> bool {
+        match self.plan.mode {
+            Mode::Own | Mode::Fw4 => true,
+            Mode::Sets(_) => false,
+        }
+    }
+
+    /// Whether every chain and rule of it is the one we made.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn is_as_made(&mut self) -> io::Result<bool> {
+        Ok(shape(&mut self.link)? == self.made)
+    }
+
     /// Makes it anew, closed, for the same interfaces and these.
     ///
     /// # Errors
@@ -189,6 +210,7 @@ impl Table {
         table::create(&mut self.link, &mut self.writer, &self.plan)?;
         self.names = Names::None;
         self.handle = table::handle(&mut self.link)?;
+        self.made = shape(&mut self.link)?;
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! What the enforcer refuses whoever asks, and that a refusal changes nothing.
+//! What the enforcer refuses whoever asks, each order against each limit it has, and that a refusal changes nothing.
 
 use spa_order::{Answer, Flow, FlowTarget, Order, Protocol, Reason, SecretBytes32};
 
@@ -20,124 +20,198 @@ fn key() -> Order {
     }
 }
 
+/// Every kind of order against every limit that holds for it; and no limit is without an order that breaks it.
 #[test]
-fn an_order_beyond_the_limits_changes_nothing() {
+fn every_order_is_refused_beyond_every_limit_of_its_kind() {
     if !root() {
         return;
     }
     let mut gateway = Gateway::start();
-    let table = |gateway: &Gateway| {
-        gateway
+    let state = |gateway: &mut Gateway| {
+        let table = gateway
             .namespace
-            .output("nft", &["list", "table", "inet", "spa"])
+            .output("nft", &["list", "table", "inet", "spa"]);
+        (table, peers(gateway))
     };
-    let before = table(&gateway);
-    let flow_to = |destination: &str| Order::Flow {
-        flow: flow(destination, 443),
-        ttl: ttl(1000),
+    let psk = |byte: u8| SecretBytes32::from_bytes([byte; 32]);
+    let put = |key: u8, secret: u8, tunnel4: Option<&str>, tunnel6: Option<&str>| Order::Peer {
+        key: [key; 32],
+        psk: psk(secret),
+        tunnel4: tunnel4.map(|text| text.parse().expect("an address")),
+        tunnel6: tunnel6.map(|text| text.parse().expect("an address")),
     };
-    let of = |tunnel: &str| Flow {
+    let v4 = |address| put(1, 1, Some(address), None);
+    let v6 = |address| put(1, 1, None, Some(address));
+    let within = ttl(1000);
+    let to = |flow| Order::Flow { flow, ttl: within };
+    let of = |tunnel: &str, destination: &str| Flow {
         tunnel: ip(tunnel),
-        ..flow("10.0.5.10", 443)
+        ..flow(destination, 443)
     };
-    let door_of = |source: &str| Order::Door {
-        door: door(source, 9),
-        ttl: ttl(1000),
+    let leads_to = |destination: &str| to(flow(destination, 443));
+    let network = |destination: &str, prefix| Flow {
+        prefix,
+        ..flow(destination, 443)
     };
-    let long = ttl(3_600_001);
+    let gateway_flow = |destination: &str, prefix| Flow {
+        to: FlowTarget::Gateway,
+        ..network(destination, prefix)
+    };
+    let with_ports = |protocol, ports| Flow {
+        protocol,
+        ports,
+        ..flow("10.0.5.10", 1)
+    };
+    let published = |as_address: &str, of| Flow {
+        published: Some(ip(as_address)),
+        ..of
+    };
+    let wiki = flow("10.0.5.10", 443);
+    let open = |source: &str, port, ttl| Order::Door {
+        door: door(source, port),
+        ttl,
+    };
+    let forget = |tunnel: &str| Order::Forget { tunnel: ip(tunnel) };
+    let rekey = |key: u8, secret: u8| Order::Psk {
+        key: [key; 32],
+        psk: psk(secret),
+    };
+    // Before there is a private key, and after.
+    let weak = Order::Key { private: psk(0) };
+    let mut broken = Vec::new();
+    let mut refuse = |gateway: &mut Gateway, order: &Order, reason| {
+        let before = state(gateway);
+        assert_eq!(gateway.order(order), Answer::Refused(reason), "{order:?}");
+        assert_eq!(state(gateway), before, "{order:?}");
+        broken.push(reason);
+    };
+    refuse(&mut gateway, &weak, Reason::KeyWeak);
+    refuse(&mut gateway, &v4("10.200.0.7"), Reason::KeyMissing);
+    gateway.done(&key());
     for (order, reason) in [
-        (flow_to("10.200.0.8"), Reason::DestinationInPool),
-        (flow_to("10.200.0.1"), Reason::DestinationInPool),
-        (flow_to("127.0.0.1"), Reason::DestinationForbidden),
-        (flow_to("224.0.0.1"), Reason::DestinationForbidden),
+        (key(), Reason::KeyAgain),
+        (put(0, 1, Some("10.200.0.7"), None), Reason::KeyWeak),
+        (put(1, 0, Some("10.200.0.7"), None), Reason::KeyWeak),
+        (put(1, 1, None, None), Reason::TunnelMissing),
+        (v4("10.201.0.7"), Reason::TunnelOutside),
+        (v4("10.200.0.0"), Reason::TunnelOutside),
+        (v4("10.200.255.255"), Reason::TunnelOutside),
+        (v4("10.200.0.1"), Reason::TunnelOurs),
+        (v6("fd5a:2::7"), Reason::TunnelOutside),
+        (v6("fd5a:1::"), Reason::TunnelOutside),
+        (v6("fd5a:1::1"), Reason::TunnelOurs),
         (
-            Order::Flow {
-                flow: of("10.201.0.7"),
-                ttl: ttl(1000),
-            },
+            put(1, 1, Some("10.200.0.7"), Some("fd5a:2::7")),
             Reason::TunnelOutside,
         ),
-        (
-            Order::Flow {
-                flow: of("10.200.0.1"),
-                ttl: ttl(1000),
-            },
-            Reason::TunnelOurs,
-        ),
-        (
-            Order::Flow {
-                flow: of("fd5a:1::7"),
-                ttl: ttl(1000),
-            },
-            Reason::FamilyMixed,
-        ),
+        (rekey(0, 1), Reason::KeyWeak),
+        (rekey(1, 0), Reason::KeyWeak),
+        (rekey(9, 1), Reason::PeerMissing),
         (
             Order::Flow {
                 flow: flow("10.0.5.10", 443),
-                ttl: long,
+                ttl: ttl(3_600_001),
             },
             Reason::TtlLong,
         ),
+        (to(of("10.201.0.7", "10.0.5.10")), Reason::TunnelOutside),
+        (to(of("10.200.0.1", "10.0.5.10")), Reason::TunnelOurs),
+        (to(of("fd5a:1::7", "10.0.5.10")), Reason::FamilyMixed),
+        (to(network("10.0.5.10", 24)), Reason::Prefix),
+        (to(with_ports(Protocol::Tcp, (0, 9))), Reason::Ports),
+        (to(with_ports(Protocol::Udp, (9, 8))), Reason::Ports),
+        (to(with_ports(Protocol::Icmp, (8, 8))), Reason::Ports),
+        (leads_to("127.0.0.1"), Reason::DestinationForbidden),
+        (leads_to("169.254.169.254"), Reason::DestinationForbidden),
+        (leads_to("224.0.0.1"), Reason::DestinationForbidden),
+        (leads_to("255.255.255.255"), Reason::DestinationForbidden),
+        (to(network("0.0.0.0", 0)), Reason::DestinationForbidden),
+        (leads_to("10.200.0.8"), Reason::DestinationInPool),
+        (to(network("10.0.0.0", 8)), Reason::DestinationInPool),
+        (to(gateway_flow("10.0.5.0", 24)), Reason::GatewayPrefix),
         (
-            Order::Door {
-                door: door("198.51.100.7", 9),
-                ttl: long,
-            },
-            Reason::TtlLong,
+            to(published("203.0.113.5", with_ports(Protocol::Tcp, (1, 9)))),
+            Reason::PublishedWide,
         ),
         (
-            Order::Door {
-                door: door("198.51.100.7", 0),
-                ttl: ttl(30_001),
-            },
-            Reason::TtlWideDoor,
+            to(published("203.0.113.5", network("10.0.5.0", 24))),
+            Reason::PublishedWide,
         ),
-        (door_of("10.200.0.9"), Reason::SourceInPool),
-        (door_of("127.0.0.1"), Reason::SourceForbidden),
+        (
+            to(published("203.0.113.5", gateway_flow("10.0.5.1", 32))),
+            Reason::PublishedWide,
+        ),
+        (to(published("127.0.0.1", wiki)), Reason::PublishedForbidden),
+        (
+            to(published("10.200.0.8", wiki)),
+            Reason::PublishedForbidden,
+        ),
+        (to(published("2001:db8::5", wiki)), Reason::FamilyMixed),
+        (
+            to(gateway_flow("10.200.0.8", 32)),
+            Reason::DestinationInPool,
+        ),
+        (open("198.51.100.7", 9, ttl(3_600_001)), Reason::TtlLong),
+        (open("198.51.100.7", 0, ttl(30_001)), Reason::TtlWideDoor),
+        (open("10.200.0.9", 9, within), Reason::SourceInPool),
+        (open("fd5a:1::9", 9, within), Reason::SourceInPool),
+        (open("127.0.0.1", 9, within), Reason::SourceForbidden),
+        (open("::1", 9, within), Reason::SourceForbidden),
+        (open("255.255.255.255", 9, within), Reason::SourceForbidden),
         // The gateway's own, and everybody on the wire: the kernel knows, no list of ours does.
-        (door_of("198.51.100.10"), Reason::SourceForbidden),
-        (door_of("198.51.100.255"), Reason::SourceForbidden),
-        (door_of("2001:db8::10"), Reason::SourceForbidden),
-        (peer(1, [10, 200, 0, 7]), Reason::KeyMissing),
-        (
-            Order::Forget {
-                tunnel: ip("192.0.2.1"),
-            },
-            Reason::TunnelOutside,
-        ),
+        (open("198.51.100.10", 9, within), Reason::SourceForbidden),
+        (open("198.51.100.255", 9, within), Reason::SourceForbidden),
+        (forget("192.0.2.1"), Reason::TunnelOutside),
+        (forget("10.200.0.1"), Reason::TunnelOurs),
     ] {
-        assert_eq!(gateway.order(&order), Answer::Refused(reason), "{order:?}");
-        assert_eq!(table(&gateway), before, "{order:?}");
+        refuse(&mut gateway, &order, reason);
     }
-    let ports = Flow {
-        ports: (9, 8),
-        ..flow("10.0.5.10", 1)
-    };
-    let echo = Flow {
-        protocol: Protocol::Icmp,
-        ..flow("10.0.5.10", 1)
-    };
-    let many = Flow {
-        to: FlowTarget::Gateway,
-        destination: ip("10.0.5.0"),
-        prefix: 24,
-        ..ports
-    };
-    for flow in [
-        ports,
-        echo,
-        Flow {
-            ports: (1, 1),
-            ..many
+    // What only takes away or asks has no limit, and does nothing beyond them.
+    let before = state(&mut gateway);
+    for order in [
+        Order::CloseFlow {
+            flow: flow("127.0.0.1", 443),
         },
+        Order::CloseDoor {
+            door: door("127.0.0.1", 9),
+        },
+        Order::RemovePeer { key: [9; 32] },
     ] {
-        let answer = gateway.order(&Order::Flow {
-            flow,
-            ttl: ttl(1000),
-        });
-        assert!(matches!(answer, Answer::Refused(_)), "{answer:?}");
+        gateway.done(&order);
     }
-    assert_eq!(table(&gateway), before);
+    assert_eq!(state(&mut gateway), before);
+    // What is full: peers, and flows of one session that overlap in part.
+    for number in 1..=3 {
+        gateway.done(&peer(number, [10, 200, 0, 10 + number]));
+    }
+    refuse(&mut gateway, &peer(4, [10, 200, 0, 14]), Reason::PeersFull);
+    let overlapping = |number: u16| Order::Flow {
+        flow: with_ports(Protocol::Tcp, (number, 100 + number)),
+        ttl: ttl(60_000),
+    };
+    for number in 1..=4 {
+        gateway.done(&overlapping(number));
+    }
+    let many = overlapping(5);
+    assert_eq!(gateway.order(&many), Answer::Refused(Reason::OpeningsFull));
+    broken.push(Reason::OpeningsFull);
+    let without: Vec<_> = Reason::ALL
+        .iter()
+        .filter(|reason| !broken.contains(reason))
+        .collect();
+    assert!(without.is_empty(), "{without:?}");
+}
+
+/// The keys of the peers there are.
+fn peers(gateway: &mut Gateway) -> Vec<u8> {
+    let mut keys = Vec::new();
+    let mut answer = gateway.order(&Order::ListPeers);
+    while let Answer::Peer(report) = answer {
+        keys.push(report.key[0]);
+        answer = gateway.receive();
+    }
+    assert_eq!(answer, Answer::End);
+    keys
 }
 
 #[test]
@@ -161,13 +235,5 @@ fn there_are_no_more_peers_than_the_flag_says_and_one_key() {
     );
     gateway.done(&Order::RemovePeer { key: [1; 32] });
     gateway.done(&peer(4, [10, 200, 0, 14]));
-    let mut keys = Vec::new();
-    let mut answer = gateway.order(&Order::ListPeers);
-    while let Answer::Peer(report) = answer {
-        assert_eq!((report.endpoint, report.handshake_age_ms), (None, None));
-        keys.push(report.key[0]);
-        answer = gateway.receive();
-    }
-    assert_eq!(answer, Answer::End);
-    assert_eq!(keys, [2, 3, 4]);
+    assert_eq!(peers(&mut gateway), [2, 3, 4]);
 }

@@ -1,10 +1,11 @@
 //! What other programs of the same machine do to the table, the interfaces and the tunnel: it stays closed.
 
 use std::io::ErrorKind;
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use spa_order::{Order, SecretBytes32};
 
 use crate::gateway::{CLIENT, Gateway, OUTSIDE, door, flow, has_table, ip, ttl};
@@ -83,6 +84,76 @@ fn what_somebody_changes_in_the_table_is_undone() {
         assert!(gateway.elements("door4").is_empty(), "{change}");
         assert!(!reaches(&gateway.client, OUTSIDE, 2222), "{change}");
     }
+}
+
+/// A ruleset so large that the kernel throws away what it would tell us of it (ENOBUFS) hides nothing: a rule or an element
+/// that somebody put into our table meanwhile is found, and without one all goes on.
+#[test]
+fn what_is_too_much_to_hear_hides_nothing() {
+    if !root() {
+        return;
+    }
+    let rule = "insert rule inet spa input tcp dport 2222 accept";
+    let element = "add element inet spa door4 { 198.51.100.7 . 4001 timeout 1h }";
+    for change in [None, Some(rule), Some(element)] {
+        let mut gateway = Gateway::start();
+        let _service = listen(&gateway.namespace, OUTSIDE, 2222);
+        gateway.done(&Order::Door {
+            door: door(CLIENT, 4000),
+            ttl: ttl(60_000),
+        });
+        let enforcer = Pid::from_raw(i32::try_from(gateway.pid()).expect("a pid")).expect("a pid");
+        kill_process(enforcer, Signal::STOP).expect("our own child");
+        let many: Vec<_> = (0..40_000_u32)
+            .map(|number| Ipv4Addr::from(0x0A00_0000 + 2 * number).to_string())
+            .collect();
+        let list = std::env::temp_dir().join(format!("spa-live-{}.nft", gateway.pid()));
+        let text = format!(
+            "add table inet other\nadd set inet other many {{ type ipv4_addr; }}\nadd element inet other many {{ {} }}\n",
+            many.join(", ")
+        );
+        std::fs::write(&list, text).expect("a file");
+        let path = list.to_str().expect("a path of ours");
+        let mut rounds = 0;
+        while !lost(&gateway.namespace) {
+            rounds += 1;
+            assert!(rounds < 20, "nothing is ever lost");
+            gateway.namespace.output("nft", &["-f", path]);
+            gateway
+                .namespace
+                .output("nft", &["delete table inet other"]);
+        }
+        std::fs::remove_file(&list).expect("our own file");
+        if let Some(change) = change {
+            gateway.namespace.output("nft", &[change]);
+        }
+        kill_process(enforcer, Signal::CONT).expect("our own child");
+        match change {
+            None => {
+                for _ in 0..2 {
+                    gateway.done(&Order::CloseDoor {
+                        door: door(CLIENT, 4000),
+                    });
+                }
+            }
+            Some(change) => {
+                assert_eq!(gateway.ended().code(), Some(1), "{change}");
+                let said = gateway.said();
+                assert!(said.contains("changed table inet spa by hand"), "{said}");
+                assert!(gateway.elements("door4").is_empty(), "{change}");
+                assert!(!reaches(&gateway.client, OUTSIDE, 2222), "{change}");
+            }
+        }
+    }
+}
+
+/// Whether a netlink socket of this namespace has lost messages: the column `Drops`.
+fn lost(namespace: &Namespace) -> bool {
+    let sockets = namespace.output("cat", &["/proc/net/netlink"]);
+    sockets.lines().skip(1).any(|line| {
+        let drops = line.split_whitespace().nth(8);
+        drops.is_some_and(|drops| drops != "0")
+    })
 }
 
 /// What others do to tables of their own is theirs; and ours expires, and is changed by orders, without a word.

@@ -69,6 +69,7 @@ impl Table {
         table::naming(&self.plan, |message| batch.push(message));
         batch.send(&mut self.link)?;
         self.names = Names::Made;
+        self.made = super::super::shape::shape(&mut self.link)?;
         Ok(())
     }
 }
