@@ -22,7 +22,11 @@ daemon=""
 clean() {
     if [ -n "$daemon" ]; then kill "$daemon" 2>/dev/null || true; wait "$daemon" 2>/dev/null || true; fi
     ip netns delete "$space" 2>/dev/null || true
-    rmdir "$group" 2>/dev/null || true
+    # The last of its processes may still be going.
+    for _ in {1..50}; do
+        [ -d "$group" ] || break
+        rmdir "$group" 2>/dev/null || read -rt 0.1 <> <(:) || true
+    done
     rm -rf --one-file-system "$place"
 }
 trap clean EXIT
