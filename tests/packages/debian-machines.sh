@@ -42,7 +42,7 @@ cleanup() {
         ip netns delete $name-$space 2>/dev/null || true
     done
     for _ in $(seq 50); do
-        find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null
+        find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || true
         [ -e "$cgroup" ] || break
         sleep 0.1
     done
