@@ -30,7 +30,7 @@ PROGRAMS = spa spa-gateway spa-admin spa-enforcer spa-tunnel
 .PHONY: help demo test test-vm bench instructions sim oracle fuzz model sbom breaks timing mutants coverage router setup build unit vectors e2e tree fmt clippy release install uninstall deb test-packages clean
 
 help:
-	@sed -n 's/^# //p' Makefile; echo "also: build unit vectors e2e tree fmt clippy release install uninstall clean"
+	@sed -n '/^$$/q; s/^# //p' Makefile; echo "also: help setup build unit vectors e2e tree fmt clippy release install uninstall clean"
 
 demo: build
 	@$(TARGET)/debug/demo
