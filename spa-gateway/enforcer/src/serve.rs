@@ -119,6 +119,9 @@ pub fn serve(flags: &Flags) -> Result<(), ServeError> {
              sessions lapse by themselves (nothing passes by them)"
         ));
     }
+    // Before the first look: what is changed behind it is heard of.
+    let knock = handover.knock();
+    let watch = Watch::begin(&flags.plan.knock, &knock).map_err(kernel("watch the machine"))?;
     let mut netfilter = Link::netfilter().map_err(kernel("reach nf_tables"))?;
     let unguarded = unguarded(&mut netfilter, &flags.plan).map_err(ServeError::Table)?;
     if let Some((first, others)) = unguarded.split_first() {
@@ -132,8 +135,6 @@ pub fn serve(flags: &Flags) -> Result<(), ServeError> {
     for warning in foreign {
         say(format_args!("warning: {warning}"));
     }
-    let knock = handover.knock();
-    let watch = Watch::begin(&flags.plan.knock, &knock).map_err(kernel("watch the machine"))?;
     let table = Table::create(netfilter, &plan).map_err(ServeError::Table)?;
     let (wireguard, table) = prepare(flags, user, table)?;
     let hello = Hello {

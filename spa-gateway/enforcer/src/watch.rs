@@ -38,13 +38,15 @@ pub enum Changed {
     Meddled,
     /// A knock interface has another name.
     #[error(
-        "knock interface {was} is called {is} now: closed under both names; ending, write {is} to [knock] interfaces"
+        "knock interface {was} is called {is} now: {closed}; ending, write {is} to [knock] interfaces"
     )]
     Renamed {
         /// As configured.
         was: String,
         /// Now.
         is: String,
+        /// Whether it is closed, as far as that is ours.
+        closed: &'static str,
     },
     /// There is a new interface of the name, which we do not hear.
     #[error("knock interface {0} was made anew: ending, to be started again on the new one")]
@@ -127,7 +129,15 @@ impl Watch {
                 table
                     .restore(std::slice::from_ref(&is))
                     .map_err(Changed::Blind)?;
-                return Err(Changed::Renamed { was: name, is });
+                let closed = match table.is_ours_alone() {
+                    true => "closed under both names",
+                    false => "whether it is closed is up to your own ruleset, which may name it",
+                };
+                return Err(Changed::Renamed {
+                    was: name,
+                    is,
+                    closed,
+                });
             }
             let now = self.index_of(&name).map_err(Changed::Blind)?;
             if now.is_some_and(|now| now != index) {

@@ -13,15 +13,16 @@ use spa_order::{Flow, Opening, Protocol, Ttl};
 use super::element::{self, Key};
 use super::guarded;
 use super::memory::Place;
-use super::message::Element;
-use super::openings::{OpenError, Table, bare, content_sets};
+use super::message::{Element, TABLE};
+use super::openings::{Found, OpenError, Table, bare, content_sets};
 use super::ruleset::{self, Test};
 use super::sets::{FW4, FW4_SETS, Family, Set};
+use super::shape::shape;
 use super::table::{self, Mode, Plan};
 use crate::netlink::{Heard, Link};
 use crate::say::say;
 
-/// How much earlier than the last opening of an address its element in fw4 may lapse: less is not worth a change.
+/// How far from the end that is meant the end of an element may be: less is not worth a change.
 const NEARLY: Duration = Duration::from_secs(1);
 /// Every port. `nft` cannot ask for an echo's element as our own table does, so that it stands there with all.
 const ALL_PORTS: (u16, u16) = (0, u16::MAX);
@@ -95,7 +96,10 @@ impl Table {
         match self.plan.mode {
             Mode::Own => false,
             Mode::Fw4 => self.tells_of(heard, FW4),
-            Mode::Sets(table) => self.tells_of(heard, table),
+            // The table that shuts the tunnel goes with a second `nft flush ruleset`.
+            Mode::Sets(table) => {
+                self.tells_of(heard, table) || self.shut == Shut::Yes && self.tells_of(heard, TABLE)
+            }
         }
     }
 
@@ -195,8 +199,9 @@ impl Table {
     fn follow_sets(&mut self) -> io::Result<()> {
         let missing = missing(&mut self.link, &self.plan, &self.shipped)?;
         if let Some(line) = missing.first() {
-            if self.shut == Shut::No || table::handle(&mut self.link)?.is_none() {
+            if self.shut == Shut::No || !self.is_as_made()? {
                 table::shut(&mut self.link, &mut self.writer, &self.plan)?;
+                self.made = shape(&mut self.link)?;
                 self.shut = Shut::Yes;
                 say(format_args!(
                     "warning: {line} (until then table inet spa shuts the tunnel)"
@@ -227,9 +232,11 @@ impl Table {
                     *content == set.content && *family == set.family && *key == found.key
                 };
                 match lacking.iter().position(|(place, _)| is_it(place)) {
-                    Some(at) => {
+                    // With another end than ours it is one that somebody saved and loaded.
+                    Some(at) if lacking.get(at).is_some_and(|(_, left)| found.lasts(*left)) => {
                         lacking.swap_remove(at);
                     }
+                    Some(_) => {}
                     None => self.delete(&shape, &found.key)?,
                 }
             }
@@ -289,6 +296,14 @@ impl Table {
             }
         }
         Ok(())
+    }
+}
+
+impl Found {
+    /// Whether it lapses when this is over.
+    fn lasts(&self, left: Duration) -> bool {
+        let expires = self.expires_ms.map(Duration::from_millis);
+        expires.is_some_and(|expires| expires.abs_diff(left) <= NEARLY)
     }
 }
 

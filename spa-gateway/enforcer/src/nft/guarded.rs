@@ -6,7 +6,7 @@
 //! "established, accept" lets an ended session live on. Invariant: what is not understood counts as missing.
 
 use super::message::{INTERVAL, MAP, TIMEOUT};
-use super::ruleset::{Chain, End, Rule, Ruleset, SetFound, Test};
+use super::ruleset::{Chain, End, Rule, Ruleset, SetFound, State, Test};
 use super::sets::{Content, Family, SETS, Set};
 use super::table::Plan;
 
@@ -23,6 +23,11 @@ pub fn missing(found: &Ruleset, plan: &Plan, table: &str, shipped: &str) -> Vec<
         table,
         shipped,
     };
+    if found.state == State::Dormant {
+        return vec![format!(
+            "table inet {table} is dormant, so that no packet is asked anything: load it without `flags dormant`"
+        )];
+    }
     let mut lines = look.sets();
     if lines.is_empty() {
         lines.extend(sides(plan).iter().filter_map(|side| look.side(side).err()));
@@ -211,7 +216,7 @@ impl Look<'_> {
         let mut verdicts = chains.iter().map(|(chain, _)| self.chain(chain, side));
         let Some(first) = verdicts.next() else {
             return Err(format!(
-                "table inet {} has no base chain on hook {hook}, so {}: add `chain {hook} {{ type filter hook {hook} priority filter; {}; }}`",
+                "table inet {} has no filter chain on hook {hook}, so {}: add `chain {hook} {{ type filter hook {hook} priority filter; {}; }}`",
                 self.table,
                 side.what,
                 side.line()
@@ -272,6 +277,11 @@ impl Look<'_> {
                 question(set, side)
             ));
         }
+        self.ends(name, side)
+    }
+
+    /// Whether nothing comes out of a chain by its end.
+    fn ends(&self, name: &str, side: &Side) -> Result<(), String> {
         let ends = self
             .rules(name)
             .any(|rule| rule.tests.is_empty() && rule.end == End::Drop);
@@ -279,8 +289,8 @@ impl Look<'_> {
             return Ok(());
         }
         Err(format!(
-            "chain {name} of table inet {table} does not end with a drop, so {}: add `counter drop` as its last line",
-            side.what
+            "chain {name} of table inet {} does not end with a drop, so {}: add `counter drop` as its last line",
+            self.table, side.what
         ))
     }
 
@@ -298,6 +308,10 @@ impl Look<'_> {
                 (End::Accept, None) if side.is_own_error(rule) => {}
                 (End::Jump(next) | End::Goto(next), _) if depth > 0 => {
                     asked.extend(self.asked(next, side, depth - 1)?);
+                    // Nobody comes back from there to the drop of this chain.
+                    if let End::Goto(_) = rule.end {
+                        self.ends(next, side)?;
+                    }
                 }
                 (End::Accept | End::Many | End::Jump(_) | End::Goto(_), _) => {
                     return Err(format!(

@@ -61,7 +61,7 @@ pub struct Table {
     /// The kernel's name for the socket that changes it.
     port: u32,
     /// What it was made of.
-    made: Vec<Part>,
+    pub(super) made: Vec<Part>,
     names: Names,
 }
 

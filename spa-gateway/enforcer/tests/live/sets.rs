@@ -4,7 +4,7 @@ use std::path::Path;
 
 use spa_order::{Answer, Flow, FlowTarget, Opening, Order, Protocol};
 
-use crate::gateway::{CLIENT, FLAGS, Gateway, door, flow, ip, outside, ttl};
+use crate::gateway::{CLIENT, FLAGS, Gateway, door, flow, has_table, ip, outside, ttl};
 use crate::namespace::root;
 use crate::patience::until;
 
@@ -69,7 +69,7 @@ fn each_hole_in_an_administrators_ruleset_is_named() {
         (
             "type filter hook forward priority filter; policy drop;",
             "",
-            "table inet filter has no base chain on hook forward, so a session reaches everything: add `chain forward { type filter hook forward priority filter; iifname \"spa0\" goto spa_out_of_tunnel; }`",
+            "table inet filter has no filter chain on hook forward, so a session reaches everything: add `chain forward { type filter hook forward priority filter; iifname \"spa0\" goto spa_out_of_tunnel; }`",
         ),
     ];
     for (from, to, expected) in cases {
@@ -95,6 +95,28 @@ fn each_hole_in_an_administrators_ruleset_is_named() {
         (
             "insert rule inet filter spa_door jump spa_into_tunnel",
             "rule 5 of chain spa_into_tunnel of table inet filter may accept what is in none of our sets",
+        ),
+        // What comes back to the chain it came from is accepted there, by its policy or by `established`.
+        (
+            "insert rule inet filter spa_out_of_tunnel ct state established return",
+            "rule 1 of chain spa_out_of_tunnel of table inet filter may accept what is in none of our sets",
+        ),
+        (
+            "insert rule inet filter forward ct state established return",
+            "rule 1 of chain forward of table inet filter may accept before our sets are asked",
+        ),
+        (
+            "add chain inet filter web { ip saddr . ip daddr . meta l4proto . th dport @flow4 accept; }; insert rule inet filter spa_out_of_tunnel tcp dport 443 goto web",
+            "chain web of table inet filter does not end with a drop",
+        ),
+        // The first packet of a connection alone comes to a chain of type nat.
+        (
+            "delete chain inet filter output; add chain inet filter output { type nat hook output priority filter; oifname spa0 goto spa_own_into_tunnel; }",
+            "table inet filter has no filter chain on hook output",
+        ),
+        (
+            "add table inet filter { flags dormant; }",
+            "table inet filter is dormant, so that no packet is asked anything: load it without `flags dormant`",
         ),
     ];
     for (change, expected) in within {
@@ -156,4 +178,84 @@ fn openings_lie_in_the_administrators_sets() {
         assert_eq!(gateway.order(&Order::CloseFlow { flow }), Answer::Done);
     }
     assert_eq!(gateway.openings().len(), 1);
+}
+
+/// What shuts the tunnel while the administrator's rules do not guard it is itself a table that a flush takes away: a second
+/// flush, which is how a stop and a start of nftables.service begin, or a hand, leaves the tunnel shut.
+#[test]
+fn a_second_flush_leaves_the_tunnel_shut() {
+    if !root() {
+        return;
+    }
+    let (namespace, client) = outside();
+    namespace.output("nft", &[&shipped()]);
+    let gateway = Gateway::start_in(namespace, client, "--sets filter");
+    let shuts = || {
+        let all = gateway.namespace.output("nft", &["list", "ruleset"]);
+        let rules = all.matches("rules do not guard the tunnel").count();
+        (rules == 5).then_some(())
+    };
+    for change in [
+        "flush ruleset",
+        "flush ruleset",
+        "flush chain inet spa forward",
+        "delete table inet spa",
+    ] {
+        gateway.namespace.output("nft", &[change]);
+        until(&format!("the tunnel is shut after {change}"), shuts);
+    }
+    gateway.namespace.output("nft", &[&shipped()]);
+    until("it is open again behind rules that guard it", || {
+        (!has_table(&gateway.namespace)).then_some(())
+    });
+}
+
+/// `nft list ruleset > FILE; nft -f FILE` brings our elements back with the ends they had when they were saved: they get ours.
+#[test]
+fn an_element_that_was_saved_and_loaded_does_not_last_longer() {
+    if !root() {
+        return;
+    }
+    let (namespace, client) = outside();
+    namespace.output("nft", &[&shipped()]);
+    let mut gateway = Gateway::start_in(namespace, client, "--sets filter");
+    let flow = flow("10.0.5.10", 443);
+    gateway.done(&Order::Flow {
+        flow,
+        ttl: ttl(60_000),
+    });
+    let element = format!("{} . 10.0.5.10 . tcp . 443", flow.tunnel);
+    let longer = ["timeout 1h", ""];
+    for end in longer {
+        let change = format!(
+            "delete element inet filter flow4 {{ {element} }}; add element inet filter flow4 {{ {element} {end} }}"
+        );
+        gateway.namespace.output("nft", &[&change]);
+        until("it ends when it was to end", || {
+            let [(opening, usage)] = &gateway.openings()[..] else {
+                return None;
+            };
+            let left = usage.remaining_ms;
+            (*opening == Opening::Flow(flow) && left > 0 && left <= 60_000).then_some(())
+        });
+    }
+}
+
+/// A knock interface that gets another name is told of, and nothing is said to be closed that is his to close.
+#[test]
+fn a_renamed_interface_is_the_administrators_to_close() {
+    if !root() {
+        return;
+    }
+    let (namespace, client) = outside();
+    namespace.output("nft", &[&shipped()]);
+    let mut gateway = Gateway::start_in(namespace, client, "--sets filter");
+    gateway.namespace.ip("link set eth0 down");
+    gateway.namespace.ip("link set eth0 name wan0");
+    assert_eq!(gateway.ended().code(), Some(1));
+    let said = gateway.said();
+    assert!(
+        said.contains("eth0 is called wan0 now: whether it is closed is up to your own ruleset"),
+        "{said}"
+    );
 }
