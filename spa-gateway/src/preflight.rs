@@ -210,7 +210,7 @@ mod tests {
             .expect("written");
         let text = |mode: &str| {
             format!(
-                "[knock]\ninterfaces = [\"lo\"]\npublic = \"192.0.2.1:1\"\n[wireguard]\naddresses = [\"10.200.0.1/16\"]\n[firewall]\n{mode}\n[paths]\npolicy = \"{}\"\n",
+                "[knock]\ninterfaces = [\"lo\"]\nport = 51820\npublic = \"192.0.2.1:1\"\n[wireguard]\naddresses = [\"10.200.0.1/16\"]\n[firewall]\n{mode}\n[paths]\npolicy = \"{}\"\n",
                 policy.path().display()
             )
         };

@@ -3,9 +3,12 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use spa_tests::packet::{Packet, TCP};
 use spa_tests::person::Person;
 use spa_tests::serve;
 use spa_tests::topology::endpoint;
+use spa_tests::wait::wait_until;
+use spa_tests::wire::{Direction, Wire};
 
 use crate::fixture::{REACHED, with_ana};
 
@@ -31,8 +34,41 @@ fn get(path: &str, more: &str) -> String {
 }
 
 fn post(path: &str, body: &str) -> String {
+    post_as("", path, body)
+}
+
+fn post_as(bearer: &str, path: &str, body: &str) -> String {
     let length = body.len();
-    format!("POST {path} HTTP/1.1\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+    format!(
+        "POST {path} HTTP/1.1\r\n{bearer}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+}
+
+/// What a packet to the control channel carries.
+fn said(packet: &Packet) -> Option<String> {
+    let is_call = packet.protocol == TCP && packet.destination.port() == CONTROL;
+    let header = usize::from(packet.payload.get(12)? >> 4) * 4;
+    let bytes = packet.payload.get(header..)?;
+    is_call.then(|| String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// The bearer line of the rekey that a tap inside the tunnel saw, and its body.
+fn rekey_in(tap: &Wire) -> (String, String) {
+    wait_until("the tap has the whole rekey", REACHED, || {
+        let packets = tap.so_far();
+        let all = packets.iter().filter_map(|seen| said(&seen.packet));
+        let all: String = all.collect();
+        let (_, rekey) = all.split_once("POST /v1/rekey")?;
+        let (head, body) = rekey.split_once("\r\n\r\n")?;
+        let (_, bearer) = head.split_once("Bearer ")?;
+        let (body, _) = body.split_once('}')?;
+        let bearer = bearer.lines().next()?;
+        Some((
+            format!("Authorization: Bearer {bearer}\r\n"),
+            format!("{body}}}"),
+        ))
+    })
+    .unwrap()
 }
 
 /// Without its bearer a session is told nothing and changes nothing; ten megabytes, lies and half a request are refused; a hundred requests at once
@@ -73,4 +109,37 @@ fn a_hostile_program_inside_the_tunnel_learns_nothing_and_breaks_nothing() {
     assert!(heard.starts_with("HTTP/1.1 408 "), "{heard}");
     ana.run(&["close"]).unwrap().success().unwrap();
     place.assert_everything_closed();
+}
+
+/// What a session said, its bearer included, is worth nothing at another session's address; nor is it at its own, once it is closed.
+#[test]
+fn what_one_session_said_is_worth_nothing_to_another_or_after_its_end() {
+    let (place, mut ana) = with_ana();
+    let mut bo = Person::enrolled(&place.gateway, &place.town.neighbour, "bo").unwrap();
+    let tap = Wire::tap(&place.town.gateway, "spa0", Direction::Incoming).unwrap();
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    let (bearer, rekey) = rekey_in(&tap);
+    bo.knock(&["wiki"]).unwrap().success().unwrap();
+    let calls = [
+        get("/v1/grants", &bearer),
+        post_as(&bearer, "/v1/posture", r#"{"facts":{}}"#),
+        post_as(&bearer, "/v1/rekey", &rekey),
+        post_as(&bearer, "/v1/close", "{}"),
+    ];
+    for call in &calls {
+        let heard = say(&bo, call.as_bytes());
+        assert!(heard.starts_with("HTTP/1.1 401 "), "{call}: {heard}");
+    }
+    // It was the right one: where it belongs it is heard, and nothing of the above was.
+    let own = say(&ana, calls[0].as_bytes());
+    assert!(own.starts_with("HTTP/1.1 200 "), "{own}");
+    place.assert_reaches_wiki(&ana);
+    place.assert_reaches_wiki(&bo);
+    ana.run(&["close"]).unwrap().success().unwrap();
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    for call in &calls {
+        let heard = say(&ana, call.as_bytes());
+        assert!(heard.starts_with("HTTP/1.1 401 "), "{call}: {heard}");
+    }
+    place.assert_reaches_wiki(&ana);
 }
