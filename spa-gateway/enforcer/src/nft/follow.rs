@@ -227,6 +227,7 @@ impl Table {
         let sets: Vec<_> = guarded::wanted(&self.plan).collect();
         for set in sets {
             let shape = set.shape_in(self.home);
+            self.empty_of_all(&shape)?;
             for found in self.dump(&shape)? {
                 let is_it = |(content, family, key): &Place| {
                     *content == set.content && *family == set.family && *key == found.key

@@ -277,6 +277,7 @@ enum SetMessage<'a> {
     New(&'a SetShape),
     Add(&'a SetShape, &'a [Element]),
     Delete(&'a SetShape, &'a Element),
+    Empty(&'a SetShape),
     Get(&'a SetShape, &'a Element),
     Dump(&'a SetShape),
 }
@@ -305,6 +306,7 @@ unsafe impl NlMsg for SetMessage<'_> {
                 set.push(element);
                 (libc::NFT_MSG_DELSETELEM, 0, set)
             }
+            Self::Empty(shape) => (libc::NFT_MSG_DELSETELEM, 0, SetHandle::named(shape)),
             Self::Get(shape, element) => {
                 let set = SetHandle::named(shape);
                 set.push(element);
@@ -382,6 +384,7 @@ impl Writer for Library {
             Message::NewSet(shape) => set(self, SetMessage::New(shape)),
             Message::AddElements(shape, all) => set(self, SetMessage::Add(shape, all)),
             Message::DeleteElement(shape, one) => set(self, SetMessage::Delete(shape, one)),
+            Message::EmptySet(shape) => set(self, SetMessage::Empty(shape)),
             Message::GetElement(shape, one) => set(self, SetMessage::Get(shape, one)),
             Message::DumpElements(shape) => set(self, SetMessage::Dump(shape)),
         }

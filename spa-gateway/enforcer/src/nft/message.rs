@@ -51,6 +51,8 @@ pub enum Message<'a> {
     AddElements(&'a SetShape, &'a [Element]),
     /// Deletes the element; one that is not there is an error.
     DeleteElement(&'a SetShape, &'a Element),
+    /// Takes every element out of the set.
+    EmptySet(&'a SetShape),
     /// Asks for the element that this key belongs to.
     GetElement(&'a SetShape, &'a Element),
     /// Asks for all elements.

@@ -329,6 +329,20 @@ impl Table {
         Ok(all)
     }
 
+    /// Takes everything out of a set that has the element `*`, which has no key and stands for whatever is not there.
+    pub(super) fn empty_of_all(&mut self, set: &SetShape) -> io::Result<()> {
+        let mut keyless = false;
+        self.ask(&Message::DumpElements(set), |payload| {
+            keyless |= !lists_keys(payload);
+        })?;
+        if !keyless {
+            return Ok(());
+        }
+        let mut batch = Batch::new(&mut self.writer);
+        batch.push(&Message::EmptySet(set));
+        batch.send(&mut self.link)
+    }
+
     /// Adds the element where it fits, or replaces it where it is.
     pub(super) fn place(
         &mut self,
@@ -536,6 +550,12 @@ pub(super) fn elements(payload: &[u8]) -> impl Iterator<Item = Found> {
     let list = payload.get(NFGEN_LEN..).unwrap_or_default();
     let list = attribute(list, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
     attributes(list).filter_map(|(_, element)| found(element))
+}
+
+fn lists_keys(payload: &[u8]) -> bool {
+    let list = payload.get(NFGEN_LEN..).unwrap_or_default();
+    let list = attribute(list, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
+    attributes(list).all(|(_, element)| attribute(element, NFTA_SET_ELEM_KEY).is_some())
 }
 
 fn found(element: &[u8]) -> Option<Found> {

@@ -168,6 +168,7 @@ fn request(message: &Message<'_>) -> Request {
         Message::DeleteElement(shape, one) => {
             elements(DELSETELEM, 0, shape, None, std::slice::from_ref(one))
         }
+        Message::EmptySet(shape) => elements(DELSETELEM, 0, shape, None, &[]),
         Message::GetElement(shape, one) => {
             elements(GETSETELEM, 0, shape, None, std::slice::from_ref(one))
         }

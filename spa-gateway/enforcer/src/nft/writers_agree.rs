@@ -101,6 +101,7 @@ fn on_every_message_about_elements() {
             };
             agree(&Message::AddElements(&shape, std::slice::from_ref(&new)));
             agree(&Message::DeleteElement(&shape, &old));
+            agree(&Message::EmptySet(&shape));
             agree(&Message::GetElement(&shape, &old));
             agree(&Message::DumpElements(&shape));
         }

@@ -259,3 +259,32 @@ fn a_renamed_interface_is_the_administrators_to_close() {
         "{said}"
     );
 }
+
+/// The element `*` stands for every key and has none itself: it is taken out too, and what is open stays.
+#[test]
+fn an_element_that_stands_for_everything_is_taken_out() {
+    if !root() {
+        return;
+    }
+    let (namespace, client) = outside();
+    namespace.output("nft", &[&shipped()]);
+    let all = "add element inet filter flow4 { * timeout 1h }; add element inet filter own_range4_2 { * }";
+    namespace.output("nft", &[all]);
+    let mut gateway = Gateway::start_in(namespace, client, "--sets filter");
+    let has_all = |gateway: &Gateway| {
+        let ruleset = gateway.namespace.output("nft", &["list", "ruleset"]);
+        ruleset.contains("elements = { *")
+    };
+    assert!(!has_all(&gateway), "a start empties the sets");
+    let flow = flow("10.0.5.10", 443);
+    gateway.done(&Order::Flow {
+        flow,
+        ttl: ttl(60_000),
+    });
+    gateway.namespace.output("nft", &[all]);
+    until("only what was ordered is open", || {
+        let ordered =
+            matches!(&gateway.openings()[..], [(open, _)] if *open == Opening::Flow(flow));
+        (ordered && !has_all(&gateway)).then_some(())
+    });
+}
