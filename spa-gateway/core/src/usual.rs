@@ -206,6 +206,10 @@ impl Gateway {
     /// Adds to what somebody did with a resource. Where that is more than usual from now on, it is said, and their
     /// sessions are held against policy.
     pub(crate) fn used(&mut self, person: &Name, resource: &Name, amount: Amount, now: Now) {
+        // A clock that jumped a year would make one day of the year to come.
+        if self.clock_step(now).is_some() {
+            return;
+        }
         let Some((before, after)) = self.usual.add(person, resource, amount, now.wall) else {
             return;
         };

@@ -127,6 +127,8 @@ impl Gateway {
         self.set_review(id, now);
         self.set_warning(id, now);
         self.tell_event(id, Event::Extended(Extended { not_after }));
+        // Policy may have changed while this was written down.
+        self.review(id, now);
     }
 
     /// Gives how far a session can be renewed as things stand; its own end if no further.

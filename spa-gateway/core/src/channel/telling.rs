@@ -16,6 +16,7 @@ use crate::gateway::Gateway;
 use crate::name::Name;
 use crate::outbox::Waiter;
 use crate::policy::{Allow, Clause, Deny, EndsBy, Held, Keyword, Reason};
+use crate::session::Phase;
 use crate::time::Now;
 
 /// How long before its end a session is announced to end.
@@ -100,7 +101,15 @@ fn sentence(clause: &Clause) -> String {
 }
 
 impl Gateway {
+    /// Tells a session; of one that is ending the end was the last.
     pub(crate) fn tell_event(&mut self, session: SessionId, event: Event) {
+        let of = self.sessions.of(session);
+        if of.is_some_and(|of| of.phase != Phase::Ending) {
+            self.put_event(session, event);
+        }
+    }
+
+    fn put_event(&mut self, session: SessionId, event: Event) {
         // Nobody serves the channel, so nobody hears.
         if self.settings.control_port.is_some() {
             self.outbox
@@ -131,7 +140,7 @@ impl Gateway {
             reason: reason.word().into(),
             text: text.unwrap_or_else(|| reason.name().into()),
         });
-        self.tell_event(id, event);
+        self.put_event(id, event);
     }
 
     /// Comes back when the end of a session is to be announced next.

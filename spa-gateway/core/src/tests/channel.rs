@@ -157,6 +157,20 @@ fn close_is_on_disk_then_answered_then_closed() {
     assert!(matches!(ended, Event::Ended(ended) if ended.reason == "closed"));
 }
 
+/// Whoever keeps events would keep those of a session that is gone for ever.
+#[test]
+fn nothing_is_told_after_the_end() {
+    let (mut ana, mut bo) = (Device::of("ana", 7), Device::of("bo", 8));
+    let mut rig = Rig::with(&[&ana, &bo]);
+    put(&mut rig, &db("approve = [\"group:ops\"]"));
+    open(&mut rig, &mut bo, &["wiki"]);
+    rig.call(&bo, Call::Close).expect("closed");
+    // While its last answer is on its way.
+    open(&mut rig, &mut ana, &["db", "wiki"]);
+    assert_eq!(rig.audited(AuditKind::ApprovalAsked).len(), 1);
+    assert!(matches!(rig.told(&bo).last(), Some(Event::Ended(_))));
+}
+
 #[test]
 fn a_close_that_cannot_be_written_down_is_not_done() {
     let mut bo = Device::of("bo", 7);
@@ -318,6 +332,39 @@ fn a_session_is_renewed_to_the_limit_and_not_beyond() {
     assert!(ports(&rig).is_empty());
     rig.pass(LAST_WORD);
     assert!(rig.kernel.is_empty(rig.now));
+}
+
+/// A policy that comes while a renewal is on its way to the disk counts, however long the renewal was to be.
+#[test]
+fn a_renewal_gives_no_more_than_the_policy_of_the_moment_it_holds() {
+    let mut bo = Device::of("bo", 7);
+    let mut rig = Rig::with(&[&bo]);
+    put(&mut rig, &db("for = \"3h\""));
+    let mut ask = rig.open_ask(&mut bo, &["db"]);
+    if let spa_proto::Ask::Open(open) = &mut ask {
+        open.minutes = 20;
+    }
+    rig.ask(&mut bo, ask).expect("an answer");
+    assert!(rig.shake(&bo));
+    let (id, key) = bo.session.as_ref().expect("a session");
+    let bearer = control_bearer(key);
+    let caller = crate::Caller {
+        source: rig.tunnel_of(*id),
+        bearer: bearer.as_bytes(),
+    };
+    let renew = Call::Renew(Renew { minutes: 120 });
+    let call = crate::CallId(9);
+    rig.gateway
+        .handle_call(call, caller, renew, rig.now, &mut rig.entropy);
+    put(&mut rig, &db("for = \"10m\""));
+    let session = rig.gateway.sessions().next().expect("one");
+    let end = session
+        .opened
+        .saturating_add(Duration::from_secs(10 * MINUTE));
+    assert_eq!(session.not_after, end);
+    assert_eq!(rig.store.sessions[0].not_after, end);
+    rig.pass_secs(10 * MINUTE);
+    assert!(ports(&rig).is_empty());
 }
 
 #[test]

@@ -101,6 +101,26 @@ fn what_is_usual_and_what_was_today_outlive_a_restart() {
     assert!(sum("db") <= 50);
 }
 
+/// A jump that nobody believes leaves nothing behind: the days go on where they were.
+#[test]
+fn what_is_counted_while_the_clock_reads_a_year_ahead_is_of_no_day() {
+    let (mut rig, _) = with_habit();
+    let a_lot = Amount {
+        bytes: GB,
+        connections: 9,
+    };
+    let mut ahead = rig.now;
+    ahead.wall = ahead.wall.saturating_add(Duration::from_secs(365 * DAY));
+    rig.gateway.used(&name("bot"), &name("db"), a_lot, ahead);
+    let tomorrow = rig.now.wall.saturating_add(Duration::from_secs(DAY));
+    let usage = rig
+        .gateway
+        .usual
+        .usage(&name("bot"), &name("db"), tomorrow)
+        .expect("a row");
+    assert_eq!((usage.bytes, usage.connections), (0, 0));
+}
+
 #[test]
 fn a_policy_that_gives_it_no_weight_counts_nothing() {
     let mut bot = Device::of("bot", 7);

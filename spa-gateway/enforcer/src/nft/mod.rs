@@ -17,6 +17,7 @@ mod libnftnl;
 mod memory;
 mod message;
 mod openings;
+mod passed;
 #[cfg(any(test, target_env = "musl", feature = "plain-netlink"))]
 mod plain;
 mod rules;

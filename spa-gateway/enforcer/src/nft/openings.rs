@@ -4,6 +4,7 @@
 //! was ordered, and on any failure takes away what it added. In a table of ours the kernel is the only memory, so that nothing
 //! can differ from it; what lies in tables of others is in `memory` too, and `follow` makes the two equal.
 
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::io;
 
@@ -17,6 +18,7 @@ use super::follow::{Shut, shipped};
 use super::guarded::wanted;
 use super::memory::Memory;
 use super::message::{Element, FAMILY, Message, SetShape, TABLE, Writer as _};
+use super::passed::Passed;
 use super::sets::{Set, sets_of};
 use super::shape::{Part, shape};
 use super::table::{self, Batch, Mode, Plan};
@@ -52,6 +54,8 @@ pub struct Table {
     pub(super) home: &'static CStr,
     /// What is open, where it is not ours alone to say.
     pub(super) memory: Memory,
+    /// What went through before an opening got another end.
+    pub(super) passed: Passed,
     /// The file to be included in the administrator's.
     pub(super) shipped: String,
     /// Whether a table of ours shuts the tunnel, because the administrator's rules do not guard it.
@@ -111,6 +115,7 @@ impl Table {
             plan: plan.clone(),
             home,
             memory: Memory::default(),
+            passed: Passed::default(),
             shipped: shipped(),
             shut: Shut::No,
             handle,
@@ -209,6 +214,7 @@ impl Table {
         }
         table::create(&mut self.link, &mut self.writer, &self.plan)?;
         self.names = Names::None;
+        self.passed.clear();
         self.handle = table::handle(&mut self.link)?;
         self.made = shape(&mut self.link)?;
         Ok(())
@@ -285,6 +291,7 @@ impl Table {
             // its deadline an opening has mostly lapsed already: a thousand sessions that end together would
             // hold the next door up for a minute. And deleting from an interval set asks for the first key
             // only, so that it would take a wider element that begins there.
+            self.passed.forget(set, &key);
             let set = set.shape_in(self.home);
             if self.find(&set, &key)?.is_some() {
                 self.delete(&set, &key)?;
@@ -301,14 +308,17 @@ impl Table {
     pub fn list(&mut self) -> io::Result<Vec<(Opening, Usage)>> {
         let names = self.named()?;
         let mut all = Vec::new();
+        let mut open = BTreeSet::new();
         let sets: Vec<_> = wanted(&self.plan).collect();
         for set in sets {
             for found in self.dump(&set.shape_in(self.home))? {
-                let usage = found.usage();
+                let usage = found.usage(self.passed.of(set, &found.key));
+                open.insert((set.id, found.key.clone()));
                 let opening = self.opening(set, &found.key);
                 all.extend(opening.map(|opening| (names::known_as(opening, &names), usage)));
             }
         }
+        self.passed.retain(|of| open.contains(of));
         Ok(all)
     }
 
@@ -354,18 +364,24 @@ impl Table {
             let mut home = None;
             for set in &sets {
                 let shape = set.shape_in(self.home);
-                if self.find(&shape, key).map_err(OpenError::Kernel)?.is_some() {
-                    home = Some(*set);
+                if let Some(found) = self.find(&shape, key).map_err(OpenError::Kernel)? {
+                    home = Some((*set, found.counted()));
                 }
             }
             let attempt = match home {
-                Some(set) => self
+                Some((set, _)) => self
                     .replace(&set.shape_in(self.home), key, wanted)
                     .map(|()| Some(set)),
                 None => self.add(&sets, key, wanted),
             };
             match attempt.map_err(|error| error.raw_os_error().ok_or(error)) {
-                Ok(Some(set)) => return Ok(set),
+                Ok(Some(set)) => {
+                    match home {
+                        Some((_, counted)) => self.passed.add(set, key, counted),
+                        None => self.passed.forget(set, key),
+                    }
+                    return Ok(set);
+                }
                 Ok(None) | Err(Ok(libc::ENFILE)) => return Err(OpenError::Full),
                 // It lapsed, or was added, between the look and the change: look again.
                 Err(Ok(libc::ENOENT | libc::EEXIST)) => {}
@@ -519,12 +535,18 @@ impl Found {
             .is_some_and(|left| left <= ordered + TICK_MS)
     }
 
-    fn usage(&self) -> Usage {
+    /// Packets and bytes since it was written.
+    pub(super) const fn counted(&self) -> (u64, u64) {
+        (self.packets, self.bytes)
+    }
+
+    /// With what was counted before.
+    fn usage(&self, (packets, bytes): (u64, u64)) -> Usage {
         let remaining = self.expires_ms.unwrap_or(0);
         Usage {
             remaining_ms: u32::try_from(remaining).unwrap_or(u32::MAX),
-            packets: self.packets,
-            bytes: self.bytes,
+            packets: self.packets.saturating_add(packets),
+            bytes: self.bytes.saturating_add(bytes),
         }
     }
 }

@@ -54,7 +54,7 @@ impl Table {
         let before = self.look_all(wanted)?;
         let home = self.home;
         let mut batch = Batch::new(&mut self.writer);
-        for (one, before) in wanted.iter().zip(before) {
+        for (one, before) in wanted.iter().zip(&before) {
             let shape = one.set.shape_in(home);
             let element = Element {
                 timeout_ms: Some(u64::from(one.ttl.as_millis())),
@@ -70,6 +70,12 @@ impl Table {
             ));
         }
         batch.send(&mut self.link)?;
+        for (one, before) in wanted.iter().zip(&before) {
+            match before {
+                Some(before) => self.passed.add(one.set, &one.key, before.counted()),
+                None => self.passed.forget(one.set, &one.key),
+            }
+        }
         let shown = self.look_all(wanted)?;
         let as_ordered = wanted.iter().zip(shown).filter(|(one, shown)| {
             shown

@@ -132,6 +132,12 @@ fn a_door_is_for_its_source_and_port_and_nobody_behind_the_same_address() {
     until("it passed", || {
         (passed(&mut gateway, exact) == 1).then_some(())
     });
+    // What went through is not forgotten when it gets another end.
+    gateway.done(&Order::Door {
+        door: door(CLIENT, 4000),
+        ttl: ttl(50_000),
+    });
+    assert_eq!(passed(&mut gateway, exact), 1);
     let tracked = gateway.namespace.output("conntrack", &["-L", "-p", "udp"]);
     assert!(!tracked.contains("51820"), "{tracked}");
     // An address without a port lets the whole house in, and no other.
