@@ -67,6 +67,9 @@ impl Gateway {
 
     /// It is on disk: memory follows.
     pub(crate) fn adopt(&mut self, addition: Addition, now: Now) {
+        if self.was_taken_back(&addition) {
+            return;
+        }
         match addition {
             Addition::Person(row) => {
                 self.audit_person(&row.name.clone(), AuditKind::PersonAdded, now);
@@ -153,6 +156,25 @@ impl Gateway {
                 self.set_exceptions(now);
             }
             Addition::Clock(accepted) => self.adopt_clock(accepted, now),
+        }
+    }
+
+    /// Whether what it belongs to was taken away while it was written down: the disk, where that comes after it, has it no more.
+    fn was_taken_back(&self, addition: &Addition) -> bool {
+        match addition {
+            Addition::Granted(row) => !self.persons.contains_key(&row.person),
+            Addition::Invite(row) => !self.persons.contains_key(&row.person),
+            Addition::Approved(row) => !self.exceptions.knows_request(row.id),
+            Addition::Person(_)
+            | Addition::Confirmed(_)
+            | Addition::CredentialEnabled(_)
+            | Addition::PersonEnabled(_)
+            | Addition::Resynced { .. }
+            | Addition::Totp { .. }
+            | Addition::Recovery { .. }
+            | Addition::KnockKey(_)
+            | Addition::Unlocked(_)
+            | Addition::Clock(_) => false,
         }
     }
 

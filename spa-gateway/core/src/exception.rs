@@ -164,6 +164,11 @@ impl Exceptions {
         self.waiting.get(&id)
     }
 
+    /// Says whether a request waits, or was approved already.
+    pub(crate) fn knows_request(&self, id: u32) -> bool {
+        self.waiting.contains_key(&id) || self.approvals.contains_key(&id)
+    }
+
     pub(crate) fn all_waiting(&self) -> impl Iterator<Item = &Waiting> {
         self.waiting.values()
     }

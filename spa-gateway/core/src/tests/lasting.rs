@@ -161,6 +161,42 @@ fn who_comes_under_a_name_again_inherits_nothing() {
     assert_eq!(rig.gateway.waiting_requests().count(), 0);
 }
 
+/// Between what was given and its record somebody takes it back: memory honours nothing that a restart would not.
+#[test]
+fn what_is_taken_back_before_it_is_on_disk_never_counts() {
+    let mut bot = Device::of("bot", 7);
+    let mut rig = rig(&bot, &db("approve = [\"group:ops\"]"));
+    knock(&mut rig, &mut bot, &["db", "wiki"], None);
+    let hour = Duration::from_secs(HOUR);
+    let id = rig.gateway.waiting_requests().next().expect("one").id;
+    rig.gateway
+        .approve(id, &name("bo"), hour, rig.now)
+        .expect("bo may");
+    rig.gateway.end_exception(id, rig.now).expect("turned down");
+    rig.run();
+    assert_eq!(rig.gateway.approvals().count(), 0);
+    assert!(rig.store.approvals.is_empty());
+
+    rig.gateway
+        .grant_access(&name("bot"), &name("plc"), hour, "why".into(), rig.now)
+        .expect("granted");
+    let terms = crate::InviteTerms {
+        valid: hour,
+        confirm: crate::Confirm::ByWords,
+    };
+    let invited = rig
+        .gateway
+        .invite(&name("bot"), terms, rig.now, &mut rig.entropy);
+    invited.expect("invited");
+    rig.gateway
+        .remove_person(&name("bot"), rig.now)
+        .expect("removed");
+    rig.run();
+    assert_eq!(rig.gateway.grants().count(), 0);
+    assert!(rig.gateway.credentials.is_empty());
+    assert!(rig.store.grants.is_empty() && rig.store.credentials.is_empty());
+}
+
 #[test]
 fn the_end_of_a_lock_and_of_a_grant_is_in_the_audit_at_its_time() {
     let bot = Device::of("bot", 7);
