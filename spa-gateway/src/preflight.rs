@@ -115,11 +115,25 @@ pub fn policy(config: &Config) -> Option<String> {
 /// the enforcer does that.
 #[must_use]
 pub fn firewalls(config: &Config) -> Vec<Finding> {
-    let mut findings = enforcer_link::look(config).unwrap_or_default();
+    let mut findings = enforcer_link::look(config).unwrap_or_else(|| unseen(config));
     let tunnel = config.wireguard.interface.get_ref().as_str();
     let legacy = network::legacy_chains(tunnel, config.wireguard_port());
     findings.extend(legacy.into_iter().map(Finding::Warning));
     findings
+}
+
+/// Says that nobody looked: what was not seen is not sound.
+fn unseen(config: &Config) -> Vec<Finding> {
+    // Which is said by itself.
+    if without_root().is_some() {
+        return Vec::new();
+    }
+    let line = "the firewalls of this machine could not be looked at; see that spa-enforcer lies beside spa-gateway, that this kernel has nf_tables, and that CAP_NET_ADMIN is there".to_owned();
+    vec![match config.firewall.mode.get_ref() {
+        // Whether it guards the tunnel is what a gateway stands on.
+        FirewallMode::Sets => Finding::Problem(line),
+        FirewallMode::Own | FirewallMode::Fw4 => Finding::Warning(line),
+    }]
 }
 
 /// Says so if we are not root.
@@ -221,6 +235,20 @@ mod tests {
         let line = with("mode = \"sets\"\ntable = \"inet mine\"").expect("in vain");
         assert!(line.starts_with("resource `wiki` has an `as`"), "{line}");
         assert_eq!(with("mode = \"own\""), None);
+    }
+
+    /// Tests run where no enforcer lies beside them; one on the path finds that the table is missing.
+    #[test]
+    fn an_administrators_ruleset_that_was_not_looked_at_is_no_sound_one() {
+        if without_root().is_some() {
+            eprintln!("SKIPPED, NOT PASSED: needs root");
+            return;
+        }
+        let text = "[knock]\ninterfaces = [\"lo\"]\nport = 51820\npublic = \"192.0.2.1:1\"\n[wireguard]\naddresses = [\"10.200.0.1/16\"]\n[firewall]\nmode = \"sets\"\ntable = \"inet not-there\"\n";
+        let config = Config::parse(text, Path::new("/etc/spa/gateway.toml")).expect("sound");
+        let findings = firewalls(&config);
+        let is_problem = |finding: &Finding| matches!(finding, Finding::Problem(_));
+        assert!(findings.iter().any(is_problem), "{findings:?}");
     }
 
     #[test]
