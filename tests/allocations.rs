@@ -81,7 +81,8 @@ fn junk_allocates_nothing_before_step_4() {
 
 /// As it comes from the capture socket: IPv4, UDP, no checksum.
 fn frame(payload: &[u8; 512]) -> Vec<u8> {
-    let mut frame = vec![0x45, 0, 0x02, 0x1C, 0, 0, 0x40, 0, 64, 17, 0, 0];
+    // The last two bytes are the header's checksum.
+    let mut frame = vec![0x45, 0, 0x02, 0x1C, 0, 0, 0x40, 0, 64, 17, 0x4C, 0x95];
     frame.extend([198, 51, 100, 7, 192, 0, 2, 1]);
     frame.extend([0x9C, 0x40, 0xCA, 0x6C, 0x02, 0x08, 0, 0]);
     frame.extend(payload);

@@ -42,7 +42,8 @@ fn after_a_kill_everything_lapses_by_itself() {
     let ends = deadline(&place.gateway);
     place.gateway.kill().unwrap();
     let left = ends.saturating_duration_since(Instant::now());
-    let limit = left + Duration::from_secs(1);
+    // Looking takes its time on a busy machine.
+    let limit = left + Duration::from_secs(5);
     assert_everything_lapses(&place, limit);
     // The embedded WireGuard ends with its enforcer, the kernel's with the flows.
     stream

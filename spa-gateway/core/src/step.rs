@@ -52,7 +52,9 @@ impl fmt::Display for ClockStep {
             Self::Back(_) => "back",
         };
         match self.by().as_secs() {
-            seconds if seconds >= 2 * DAY => write!(f, "{} days {way}", seconds / DAY),
+            seconds if seconds >= 2 * DAY => {
+                write!(f, "{} days {way}", (seconds + DAY / 2) / DAY)
+            }
             seconds => write!(f, "{seconds} s {way}"),
         }
     }

@@ -22,6 +22,8 @@ const CTA_FILTER: u16 = 25;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const FILTER_SOURCE: u32 = 1;
+/// How often the table is walked before others have their turn.
+const ROUNDS: u32 = 4;
 /// Bytes of `struct nfgenmsg` in front of the attributes.
 const NFGEN_LEN: usize = 4;
 
@@ -49,16 +51,22 @@ impl Conntrack {
         }
     }
 
-    /// Deletes every entry of these addresses. With their flows closed no new one can be made: the guard rules
-    /// drop a packet before its entry counts.
+    /// Deletes every entry of these addresses, until a walk finds none: one that goes on while others change the table may
+    /// pass one over. With their flows closed no new one can be made: the guard rules drop a packet before its entry counts.
     ///
     /// # Errors
-    /// The kernel's errno.
+    /// The kernel's errno; `EAGAIN` if there are still some after [`ROUNDS`], for the daemon to order it again.
     pub fn forget(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<()> {
-        for entry in self.entries(addresses)? {
-            self.delete(&entry)?;
+        for _ in 0..ROUNDS {
+            let entries = self.entries(addresses)?;
+            if entries.is_empty() {
+                return Ok(());
+            }
+            for entry in entries {
+                self.delete(&entry)?;
+            }
         }
-        Ok(())
+        Err(io::Error::from_raw_os_error(libc::EAGAIN))
     }
 
     fn entries(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<Vec<Entry>> {
