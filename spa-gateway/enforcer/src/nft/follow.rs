@@ -11,10 +11,11 @@ use std::time::Duration;
 use spa_order::{Flow, Opening, Protocol, Ttl};
 
 use super::element::{self, Key};
+use super::found::Found;
 use super::guarded;
 use super::memory::Place;
 use super::message::{Element, TABLE};
-use super::openings::{Found, OpenError, Table, bare, content_sets};
+use super::openings::{OpenError, Table, bare, content_sets};
 use super::ruleset::{self, Test};
 use super::sets::{FW4, FW4_SETS, Family, Set};
 use super::shape::shape;

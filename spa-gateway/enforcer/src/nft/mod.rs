@@ -11,6 +11,7 @@ mod element;
 mod expression;
 mod follow;
 mod foreign;
+mod found;
 mod guarded;
 #[cfg(all(not(target_env = "musl"), any(test, not(feature = "plain-netlink"))))]
 mod libnftnl;

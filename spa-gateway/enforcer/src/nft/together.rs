@@ -10,8 +10,9 @@ use std::io;
 use spa_order::{Opening, Ttl};
 
 use super::element::Key;
+use super::found::{Found, elements};
 use super::message::{Element, Message, Writer as _};
-use super::openings::{Found, OpenError, Table, bare, elements};
+use super::openings::{OpenError, Table, bare};
 use super::sets::{Set, sets_of};
 use super::table::Batch;
 use crate::netlink::{MOST_QUESTIONS, Questions};
