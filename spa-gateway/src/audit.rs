@@ -101,13 +101,12 @@ impl AuditLine {
     /// Gives the line as a person reads it, without control characters whoever wrote the label.
     #[must_use]
     pub fn to_text(&self) -> String {
-        let mut parts = vec![calendar::utc(self.at), self.kind.clone()];
-        if let Some(user) = &self.user {
-            parts.push(match &self.device {
-                Some(device) => format!("{user}/{}", printable(device)),
-                None => user.clone(),
-            });
-        }
+        let mut parts = heading(
+            self.at,
+            &self.kind,
+            self.user.as_ref(),
+            self.device.as_ref(),
+        );
         let mut put = |word: &str, value: &Option<String>| {
             if let Some(value) = value {
                 parts.push(format!("{word} {}", printable(value)));
@@ -123,6 +122,23 @@ impl AuditLine {
         put("note:", &self.note);
         parts.join("  ")
     }
+}
+
+/// What a line of either log begins with for a person: when, what, and who.
+pub(crate) fn heading(
+    at: u64,
+    kind: &str,
+    user: Option<&String>,
+    device: Option<&String>,
+) -> Vec<String> {
+    let who = user.map(|user| match device {
+        Some(device) => format!("{user}/{}", printable(device)),
+        None => user.clone(),
+    });
+    [calendar::utc(at), kind.to_owned()]
+        .into_iter()
+        .chain(who)
+        .collect()
 }
 
 /// Replaces what could steer a terminal. Labels come from devices.

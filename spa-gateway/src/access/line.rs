@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use spa_gateway_core::{AccessKind, AccessRecord, Connection, Name};
 
-use crate::audit::printable;
-use crate::calendar;
+use crate::audit::{heading, printable};
 
 /// One line. What does not apply is absent.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -104,13 +103,12 @@ impl AccessLine {
     /// Gives the line as a person reads it, without control characters whoever wrote the label.
     #[must_use]
     pub fn to_text(&self) -> String {
-        let mut parts = vec![calendar::utc(self.at), self.kind.clone()];
-        if let Some(user) = &self.user {
-            parts.push(match &self.device {
-                Some(device) => format!("{user}/{}", printable(device)),
-                None => user.clone(),
-            });
-        }
+        let mut parts = heading(
+            self.at,
+            &self.kind,
+            self.user.as_ref(),
+            self.device.as_ref(),
+        );
         let mut put = |word: &str, value: &Option<String>| {
             if let Some(value) = value {
                 parts.push(format!("{word} {}", printable(value)));
