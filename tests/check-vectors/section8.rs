@@ -27,7 +27,7 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ),
     (
         "in constant time",
-        "tests/src/bin/timing.rs",
+        "tests/src/bin/timing/main.rs",
         "V of a knock",
     ),
     (
@@ -77,7 +77,7 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ),
     (
         "combine without early exit",
-        "tests/src/bin/timing.rs",
+        "tests/src/bin/timing/main.rs",
         "which factor is wrong",
     ),
     (
