@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::process::ExitStatus;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use spa_gateway_core::{
     AuditKind, ClockTrust, Datagram, EffectId, Entropy, Gateway, Moment, Now, Purpose, Traffic,
@@ -59,6 +59,9 @@ const LATE_LOOK: Duration = Duration::from_micros(250);
 const LOOK_AROUND: Duration = Duration::from_secs(30);
 /// How long audit lines wait for a commit to go with.
 const AUDIT_WAITS: Duration = Duration::from_millis(500);
+
+/// How long the enforcer may take to end behind us; the service manager's own limit is longer.
+const ENFORCER_ENDS: Duration = Duration::from_secs(5);
 
 /// Something that happened, on its way to the core.
 #[derive(Debug)]
@@ -169,7 +172,27 @@ impl Daemon {
             self.store.append(line);
         }
         self.end();
+        if outcome.is_ok() {
+            self.wait_for_enforcer();
+        }
         outcome
+    }
+
+    /// Closes our end of the orders and waits for the enforcer's end, so that nothing of ours runs once we are gone.
+    fn wait_for_enforcer(self) {
+        let Self { link, events, .. } = self;
+        drop(link);
+        let until = Instant::now() + ENFORCER_ENDS;
+        loop {
+            match events.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(Event::EnforcerEnded(_)) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    warn!("the enforcer has not ended yet");
+                    return;
+                }
+            }
+        }
     }
 
     fn go_on(&mut self) -> Result<(), DaemonError> {

@@ -335,7 +335,12 @@ impl Gateway {
     /// # Errors
     /// When it does not end.
     pub fn stop(&mut self) -> anyhow::Result<Ended> {
-        self.end(Signal::TERM)
+        let ended = self.end(Signal::TERM)?;
+        anyhow::ensure!(
+            self.process("spa-enforcer").is_none(),
+            "the daemon ended before its enforcer"
+        );
+        Ok(ended)
     }
 
     /// Kills the daemon without warning, and waits until its children have gone too.
