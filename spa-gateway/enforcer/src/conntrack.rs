@@ -20,10 +20,12 @@ const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 const CTA_FILTER: u16 = 25;
 const CTA_TUPLE_IP: u16 = 1;
+const CTA_IP_V4_SRC: u16 = 1;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const FILTER_SOURCE: u32 = 1;
-/// How often the table is walked before others have their turn.
-const ROUNDS: u32 = 4;
+/// `NFPROTO_IPV4` and `NFPROTO_IPV6`.
+const FAMILY4: u8 = 2;
+const FAMILY6: u8 = 10;
 /// Bytes of `struct nfgenmsg` in front of the attributes.
 const NFGEN_LEN: usize = 4;
 
@@ -42,7 +44,7 @@ impl Conntrack {
         let mut link = Link::netfilter()?;
         // The unspecified address has no connections: the answer is empty, or "no such subsystem".
         let nobody = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
-        match link.ask(from_address(nobody), |_, _| {}) {
+        match link.ask(of_address(nobody), |_, _| {}) {
             Ok(()) => Ok(Some(Self { link })),
             Err(error) => match error.raw_os_error() {
                 Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT) => Ok(None),
@@ -51,22 +53,16 @@ impl Conntrack {
         }
     }
 
-    /// Deletes every entry of these addresses, until a walk finds none: one that goes on while others change the table may
-    /// pass one over. With their flows closed no new one can be made: the guard rules drop a packet before its entry counts.
+    /// Deletes every entry of these addresses. With their flows closed no new one is made: the guard rules drop a packet
+    /// before its entry counts.
     ///
     /// # Errors
-    /// The kernel's errno; `EAGAIN` if there are still some after [`ROUNDS`], for the daemon to order it again.
+    /// The kernel's errno.
     pub fn forget(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<()> {
-        for _ in 0..ROUNDS {
-            let entries = self.entries(addresses)?;
-            if entries.is_empty() {
-                return Ok(());
-            }
-            for entry in entries {
-                self.delete(&entry)?;
-            }
+        for entry in self.entries(addresses)? {
+            self.delete(&entry)?;
         }
-        Err(io::Error::from_raw_os_error(libc::EAGAIN))
+        Ok(())
     }
 
     fn entries(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<Vec<Entry>> {
@@ -136,23 +132,24 @@ fn ends(tuple: &[u8]) -> Vec<IpAddr> {
 /// 262,144 buckets.
 fn request(addresses: &BTreeSet<IpAddr>) -> Request {
     match addresses.first() {
-        Some(only) if addresses.len() == 1 => from_address(*only),
+        Some(only) if addresses.len() == 1 => of_address(*only),
         _ => Request::new(CT_GET, REQUEST_ACK | DUMP, &[0; NFGEN_LEN]),
     }
 }
 
-/// Has the kernel send only connections this address began, which all of a session's are (Linux 5.8; an
-/// older one sends all of the family, and [`Entry::of`] chooses).
-fn from_address(address: IpAddr) -> Request {
-    let (family, octets, source) = match address {
-        IpAddr::V4(v4) => (2, v4.octets().to_vec(), 1),
-        IpAddr::V6(v6) => (10, v6.octets().to_vec(), 3),
-    };
-    Request::new(CT_GET, REQUEST_ACK | DUMP, &[family, 0, 0, 0])
-        .nested(CTA_TUPLE_ORIG, |tuple| {
-            tuple.nested(CTA_TUPLE_IP, |ip| ip.attribute(source, &octets))
-        })
-        .nested(CTA_FILTER, |filter| {
-            filter.attribute(CTA_FILTER_ORIG_FLAGS, &FILTER_SOURCE.to_ne_bytes())
-        })
+/// Has the kernel send only what may be of this address; [`Entry::of`] chooses among it. For IPv4 that is what the address
+/// began, which all of a session's are (Linux 5.8; an older one sends all of the family). For IPv6 it is the whole
+/// family: the same filter lets every address through there but the one that is asked for (`ctnetlink_filter_match_tuple`
+/// takes `ipv6_addr_cmp` for true when equal, from 5.8 to at least 6.18).
+fn of_address(address: IpAddr) -> Request {
+    match address {
+        IpAddr::V4(v4) => Request::new(CT_GET, REQUEST_ACK | DUMP, &[FAMILY4, 0, 0, 0])
+            .nested(CTA_TUPLE_ORIG, |tuple| {
+                tuple.nested(CTA_TUPLE_IP, |ip| ip.attribute(CTA_IP_V4_SRC, &v4.octets()))
+            })
+            .nested(CTA_FILTER, |filter| {
+                filter.attribute(CTA_FILTER_ORIG_FLAGS, &FILTER_SOURCE.to_ne_bytes())
+            }),
+        IpAddr::V6(_) => Request::new(CT_GET, REQUEST_ACK | DUMP, &[FAMILY6, 0, 0, 0]),
+    }
 }

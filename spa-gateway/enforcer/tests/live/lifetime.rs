@@ -315,3 +315,44 @@ fn a_message_that_is_no_order_ends_it() {
         assert!(has_table(&gateway.namespace));
     }
 }
+
+/// What is remembered of an address is forgotten, be it alone in the order or one of many, and nothing else is. (Linux filters
+/// IPv6 addresses the wrong way round, so a lone one is a case of its own.)
+#[test]
+fn connections_are_forgotten_in_either_family_and_no_others() {
+    if !root() {
+        return;
+    }
+    let mut gateway = Gateway::start();
+    let families = [
+        (["10.200.0.7", "10.200.0.8"], "10.0.5.10"),
+        (["fd5a:1::7", "fd5a:1::8"], "fd00:5::10"),
+    ];
+    let count = |gateway: &Gateway| {
+        families.map(|(ours, _)| {
+            let family = if ours[0].contains(':') {
+                "ipv6"
+            } else {
+                "ipv4"
+            };
+            let all = gateway.namespace.output("conntrack", &["-L", "-f", family]);
+            ours.map(|address| {
+                let source = format!("src={address} ");
+                all.lines().filter(|line| line.contains(&source)).count()
+            })
+        })
+    };
+    for (ours, resource) in families {
+        for address in ours {
+            let words = "-I -p tcp --sport 1000 --dport 443 --state ESTABLISHED --timeout 600";
+            let mut entry: Vec<_> = words.split(' ').collect();
+            entry.extend(["-s", address, "-d", resource]);
+            gateway.namespace.output("conntrack", &entry);
+        }
+    }
+    assert_eq!(count(&gateway), [[1, 1], [1, 1]]);
+    for tunnel in ["10.200.0.7", "fd5a:1::7"] {
+        gateway.done(&Order::Forget { tunnel: ip(tunnel) });
+    }
+    assert_eq!(count(&gateway), [[0, 1], [0, 1]]);
+}
