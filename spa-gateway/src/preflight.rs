@@ -23,7 +23,8 @@ const PORT_TRIES: u32 = 20;
 const PORT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Something to look at.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "kebab-case", tag = "kind", content = "what")]
 pub enum Finding {
     /// Keeps the gateway from running.
     Problem(String),

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::init::InitArgs;
 use super::openwrt::UciArgs;
+use super::run::lock_target;
 use crate::config::{DEFAULT_CONFIG, Span};
 
 /// Administers a single-packet-authorization gateway
@@ -74,6 +76,7 @@ pub enum Command {
     /// Lift a lock
     Unlock {
         /// As `lock list` shows it
+        #[arg(value_parser = lock_target)]
         target: String,
     },
     /// Grant a user a resource for a while, beyond the rules; it ends by itself
@@ -93,7 +96,7 @@ pub enum Command {
     /// How the gateway is
     Status(ListArgs),
     /// Look for what keeps the gateway from working, or from being dark
-    Doctor,
+    Doctor(ListArgs),
     /// What happened: the audit log, or the connections inside the tunnels
     Log(LogArgs),
     /// The store
@@ -221,7 +224,7 @@ pub enum ResourceCommand {
         name: String,
         /// ADDRESS, ADDRESS/PREFIX, or "gateway" for this machine
         address: String,
-        /// PORT/PROTO or FIRST-LAST/PROTO
+        /// PORT/PROTO, FIRST-LAST/PROTO, or icmp
         #[arg(required = true, value_name = "PORT/PROTO")]
         ports: Vec<String>,
     },
@@ -390,7 +393,7 @@ pub struct ExplainArgs {
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct LockArgs {
     /// user:NAME, device:USER/DEVICE, source:NETWORK, or all
-    #[arg(required = true)]
+    #[arg(required = true, value_parser = lock_target)]
     pub target: Option<String>,
     /// How long [default: until `unlock`]
     #[arg(long = "for", value_name = "TIME")]
@@ -425,7 +428,7 @@ pub struct GrantArgs {
     #[arg(long = "for", value_name = "TIME", required = true)]
     pub length: Option<Span>,
     /// Why, for the audit log
-    #[arg(long, value_name = "TEXT", required = true)]
+    #[arg(long, value_name = "TEXT", required = true, value_parser = NonEmptyStringValueParser::new())]
     pub why: Option<String>,
     /// Something else
     #[command(subcommand)]

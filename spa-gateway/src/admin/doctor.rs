@@ -1,22 +1,25 @@
 //! `spa-admin doctor`: what keeps the gateway from working, or from being dark.
 
 use super::client::Client;
+use super::show;
 use crate::config::Config;
 use crate::control::protocol::{Request, Status};
 use crate::preflight::{self, Finding};
 
-/// Prints every finding, and fails if one keeps the gateway from working.
+/// Prints every finding, as lines or as JSON, and fails if one keeps the gateway from working.
 ///
 /// # Errors
 /// One line that counts the problems.
-pub fn run(config: &Config, client: &Client) -> Result<(), String> {
+pub fn run(config: &Config, client: &Client, json: bool) -> Result<(), String> {
     let mut findings = preflight::machine(config);
     match client.ask::<Status>(&Request::Status) {
         Ok(status) => findings.extend(of_status(&status)),
         Err(error) => findings.push(Finding::Problem(error.to_string())),
     }
-    for finding in &findings {
-        println!("{finding}");
+    if json {
+        show::json(&findings);
+    } else {
+        findings.iter().for_each(|finding| println!("{finding}"));
     }
     let problems = findings
         .iter()
@@ -24,7 +27,9 @@ pub fn run(config: &Config, client: &Client) -> Result<(), String> {
         .count();
     match problems {
         0 if findings.is_empty() => {
-            println!("all is well");
+            if !json {
+                println!("all is well");
+            }
             Ok(())
         }
         0 => Ok(()),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::CommandFactory;
-use spa_gateway_core::Name;
+use spa_gateway_core::{LockTarget, Name};
 
 use super::cli::{
     ApproveArgs, Cli, ClockCommand, Command, GrantArgs, GrantCommand, ListArgs, ListCommand,
@@ -16,8 +16,8 @@ use crate::calendar;
 use crate::clock;
 use crate::config::Config;
 use crate::control::protocol::{
-    AccessEntry, AccessPage, AuditEntry, AuditPage, Cut, DeviceName, Exceptions, Lock, Request,
-    Selector, Session, Status,
+    AccessEntry, AccessPage, AuditEntry, AuditPage, Cut, DeviceName, Exceptions, LOCK_TARGETS,
+    Lock, Request, Selector, Session, Status,
 };
 
 /// How often `log --follow` asks for more.
@@ -86,7 +86,7 @@ pub fn run(cli: &Cli) -> Result<(), String> {
         }
         Command::RecoveryCodes { user } => admin.recovery_codes(user),
         Command::Status(args) => admin.status(*args),
-        Command::Doctor => doctor::run(&config, &client),
+        Command::Doctor(args) => doctor::run(&config, &client, args.json),
         Command::Log(args) => admin.log(args),
         Command::Store(StoreCommand::Accept) => admin.told(&Request::AcceptStore),
         Command::Clock(ClockCommand::Accept { yes: true }) => admin.told(&Request::AcceptClock),
@@ -271,6 +271,14 @@ pub(super) fn print_or_json<T: serde::Serialize>(json: bool, value: &T, print: i
 
 pub(super) fn named(text: &str) -> Result<Name, String> {
     Name::parse(text).map_err(|error| format!("`{text}` is no name: {error}"))
+}
+
+/// Refuses what names nobody that can be locked.
+pub(super) fn lock_target(text: &str) -> Result<String, String> {
+    match LockTarget::parse(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err(LOCK_TARGETS.to_owned()),
+    }
 }
 
 pub(super) fn device_name(text: &str) -> Result<DeviceName, String> {

@@ -13,6 +13,8 @@ pub const MAX_REQUEST: usize = 2 * spa_gateway_core::policy::MAX_POLICY_BYTES;
 
 /// The longest reason an administrator may give, characters.
 pub const MAX_WHY: usize = 200;
+/// What can be locked.
+pub const LOCK_TARGETS: &str = "write user:NAME, device:USER/DEVICE, source:NETWORK or all";
 
 /// One request.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -8,7 +8,9 @@ use spa_proto::WallTime;
 use super::Daemon;
 use super::pending::Answer;
 use crate::clock;
-use crate::control::protocol::{Approval, Exceptions, Grant, Lock, MAX_WHY, WaitingRequest};
+use crate::control::protocol::{
+    Approval, Exceptions, Grant, LOCK_TARGETS, Lock, MAX_WHY, WaitingRequest,
+};
 
 impl Daemon {
     pub(super) fn lock(
@@ -82,12 +84,8 @@ impl Daemon {
 
 /// Reads whom a lock names.
 pub(super) fn lock_target(text: &str) -> Result<LockTarget, String> {
-    LockTarget::parse(text).ok_or_else(|| {
-        format!(
-            "`{}` cannot be locked; write user:NAME, device:USER/DEVICE, source:NETWORK or all",
-            text.escape_debug()
-        )
-    })
+    LockTarget::parse(text)
+        .ok_or_else(|| format!("`{}` cannot be locked; {LOCK_TARGETS}", text.escape_debug()))
 }
 
 /// Takes the reason an administrator gives, if it is short.

@@ -43,6 +43,7 @@ fn a_grant_says_how_long_and_why() {
     ));
     assert!(parsed("spa-admin grant ana wiki --for 4h").is_err());
     assert!(parsed("spa-admin grant ana wiki --why incident").is_err());
+    assert!(parsed("spa-admin grant ana wiki --for 4h --why ").is_err());
     assert!(parsed("spa-admin grant end 7").is_ok());
     assert!(parsed("spa-admin approve 7 --by bo").is_ok());
     assert!(parsed("spa-admin approve 7").is_err());
@@ -63,7 +64,13 @@ fn a_lock_names_its_target_or_is_listed() {
         listed.list,
         Some(ListCommand::List(ListArgs { json: true }))
     ));
-    assert_eq!(lock("spa-admin lock").expect_err("refused").exit_code(), 2);
+    for wrong in [
+        "spa-admin lock",
+        "spa-admin lock ana",
+        "spa-admin lock source:10.0.0.1/33",
+    ] {
+        assert_eq!(lock(wrong).expect_err("refused").exit_code(), 2, "{wrong}");
+    }
 }
 
 #[test]
