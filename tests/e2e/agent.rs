@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 use spa_tests::gateway::{Gateway, POLICY};
-use spa_tests::net::signal;
+use spa_tests::net::{Namespace, signal};
 use spa_tests::person::{PASSWORD, Person};
+use spa_tests::program::Program;
 use spa_tests::serve::{self, PAGE};
 use spa_tests::topology::{DATABASE, HOME, SERVER, SERVER2, Town, WEB, endpoint};
 use spa_tests::wait::wait_until;
@@ -209,10 +210,42 @@ fn a_killed_agent_loses_what_demands_a_posture() {
     );
 }
 
-/// The post-quantum key takes the place of the knock's under load, and not one connection fails.
+/// How many fifths of a second iperf3 has carried something in.
+fn carried(load: &Program) -> usize {
+    let said = load.said();
+    let rate = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let unit = words.iter().position(|word| word.ends_with("bits/sec"))?;
+        words.get(unit.checked_sub(1)?)?.parse::<f64>().ok()
+    };
+    said.lines()
+        .filter(|line| rate(line).is_some_and(|rate| rate > 0.0))
+        .count()
+}
+
+/// The post-quantum key takes the place of the knock's under the load of iperf3, and not one connection fails.
 #[test]
 fn the_rekey_fails_no_connection() {
-    let (place, mut ana) = with_ana();
+    let policy = POLICY
+        .replace(
+            "[resource]\n",
+            "[resource]\nload = { to = \"10.0.5.10\", ports = [\"5201/tcp\"] }\n",
+        )
+        .replace("to   = [\"wiki\"]", "to   = [\"wiki\", \"load\"]");
+    let (place, mut ana) = with_policy(&policy);
+    let iperf = |space: &Namespace, name: &str, args: &[&str]| {
+        let mut command = space.command("iperf3");
+        command
+            .args(args)
+            .args(["--forceflush", "--interval", "0.2"]);
+        Program::start(place.gateway.logs(), name, &mut command).unwrap()
+    };
+    let mut server = iperf(
+        &place.town.lan,
+        "iperf3-server",
+        &["--server", "--bind", SERVER],
+    );
+    server.wait_for_words("Server listening", REACHED).unwrap();
     // The rekey is held up until there is a load: else it is over before the first connection.
     ana.space()
         .nft(
@@ -224,10 +257,14 @@ fn the_rekey_fails_no_connection() {
              }",
         )
         .unwrap();
-    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    ana.knock(&["wiki", "load"]).unwrap().success().unwrap();
     assert_eq!(status(&ana)["keys"], "of the knock");
     let wiki = endpoint(SERVER, WEB);
-    let stream = place.stream(&ana);
+    let mut load = iperf(ana.space(), "iperf3", &["--client", SERVER, "--time", "0"]);
+    wait_until("the load flows", REACHED, || {
+        (carried(&load) > 2).then_some(())
+    })
+    .unwrap();
     let done = AtomicBool::new(false);
     let fetched = thread::scope(|scope| {
         let fetching: Vec<_> = (0..4)
@@ -251,9 +288,9 @@ fn the_rekey_fails_no_connection() {
             (status(&ana)["keys"] == "post-quantum").then_some(())
         });
         // The connections after it are the ones that need the new handshake.
-        let (at, _) = stream.last();
-        let flows = wait_until("the download goes on", REACHED, || {
-            (stream.last().0 > at + 1000).then_some(())
+        let before = carried(&load);
+        let flows = wait_until("the load goes on", REACHED, || {
+            (carried(&load) > before + 3).then_some(())
         });
         done.store(true, Ordering::Release);
         let fetched: Result<Vec<usize>, String> = fetching
@@ -266,6 +303,7 @@ fn the_rekey_fails_no_connection() {
     let fetched: usize = fetched.expect("no connection fails").iter().sum();
     println!("{fetched} pages by four readers over the rekey, none failed");
     assert!(fetched > 4);
+    assert!(load.is_running(), "{}", load.said());
 }
 
 /// Ana wants more than policy gives at first: once it gives more, the session is made longer, to the new limit and not beyond.

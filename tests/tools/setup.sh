@@ -3,7 +3,7 @@
 set -eu
 
 # What must be there, and the package it comes from.
-commands=(cc:gcc pkg-config:pkg-config ip:iproute2 nft:nftables conntrack:conntrack valgrind:valgrind)
+commands=(cc:gcc pkg-config:pkg-config ip:iproute2 nft:nftables conntrack:conntrack valgrind:valgrind iperf3:iperf3)
 libraries=(libnftnl:libnftnl-dev libmnl:libmnl-dev)
 
 # nft and ip live where a plain user's PATH does not look.
