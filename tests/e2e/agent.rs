@@ -28,6 +28,8 @@ use crate::policy::{put_in_force, with_policy};
 const FOLLOWED: Duration = Duration::from_secs(15);
 /// Three reports of 5 s that are missed, and what a busy machine adds.
 const MISSED: Duration = Duration::from_secs(40);
+/// Longer than a turn of the agent's loop takes on any machine that is awake.
+const SLEPT: Duration = Duration::from_secs(11);
 /// Where the home's machines appear to come from in the other network.
 const ELSEWHERE: &str = "198.51.100.2";
 
@@ -92,6 +94,38 @@ fn a_sleep_past_the_end_is_shown_truthfully() {
     let said = ana.run(&["status"]).unwrap().success().unwrap().out;
     assert!(said.contains("its time was over"), "{said}");
     place.assert_everything_closed();
+}
+
+/// A laptop that sleeps under a running download and wakes in another network goes on in the same session.
+#[test]
+fn a_session_outlives_a_sleep_and_wakes_elsewhere() {
+    let (place, mut ana) = with_ana();
+    ana.knock(&["wiki"]).unwrap().success().unwrap();
+    let stream = place.stream(&ana);
+    let session = place.gateway.sessions().unwrap()[0]["id"].clone();
+    let asleep: Vec<_> = ana
+        .space()
+        .processes()
+        .into_iter()
+        .filter(|pid| is_ours(*pid))
+        .collect();
+    assert!(asleep.contains(&agent_of(&ana)));
+    asleep.iter().for_each(|pid| signal(*pid, Signal::STOP));
+    let fell_asleep = Instant::now();
+    stream.stopped(SILENT, REACHED).expect("the laptop sleeps");
+    move_elsewhere(&place.town);
+    wait_until("a sleep that is one", FOLLOWED, || {
+        (fell_asleep.elapsed() > SLEPT).then_some(())
+    })
+    .unwrap();
+    let before = stream.last().0;
+    asleep.iter().for_each(|pid| signal(*pid, Signal::CONT));
+    wait_until("the download goes on", FOLLOWED * 2, || {
+        (stream.last().0 > before + 1000).then_some(())
+    })
+    .unwrap();
+    assert_eq!(place.gateway.sessions().unwrap()[0]["id"], session);
+    assert_eq!(status(&ana)["state"], "connected");
 }
 
 /// `spa close` ends the session at the gateway although nothing comes through the tunnel any more: by a knock.
@@ -442,6 +476,12 @@ fn move_elsewhere(town: &Town) {
     town.client
         .ip("address replace 192.168.7.11/24 dev eth0\nroute replace default via 192.168.7.1")
         .unwrap();
+}
+
+/// Whether this is the agent or its tunnel.
+fn is_ours(pid: u32) -> bool {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+    name.is_ok_and(|name| matches!(name.trim(), "spa" | "spa-tunnel"))
 }
 
 /// The sources the gateway's WireGuard is open for.
