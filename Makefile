@@ -111,6 +111,7 @@ deb: release
 	@packaging/debian/build.sh "$(TARGET)/release" "$(TARGET)/deb"
 
 test-packages: build deb
+	@tests/packages/source.sh
 	@tests/packages/firewalls.sh
 	@tests/packages/openwrt.sh
 	@REVISION=2 packaging/debian/build.sh "$(TARGET)/release" "$(TARGET)/deb/next"

@@ -14,6 +14,8 @@ if [ "${1-}" = --remove ]; then
         "${PREFIX:-/usr/local}/sbin/spa-gateway" clear || true
     fi
     for service in "${services[@]}"; do rm -f "$units/$service"; done
+    # On a machine the users stay: what is left in /var/lib/spa is theirs.
+    [ -z "${DESTDIR-}" ] || rm -f "$DESTDIR/usr/lib/sysusers.d/spa.conf"
     exit 0
 fi
 

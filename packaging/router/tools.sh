@@ -11,6 +11,7 @@ packages=()
 command -v qemu-mips-static >/dev/null || packages+=(qemu-user-static)
 /usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
 command -v cc >/dev/null || packages+=(gcc libc6-dev)
+command -v readelf >/dev/null || packages+=(binutils)
 if [ ${#packages[@]} -gt 0 ]; then
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
         echo "router: missing packages; as root on Debian 12: apt-get install ${packages[*]}" >&2
@@ -23,15 +24,11 @@ if [ ${#packages[@]} -gt 0 ]; then
 fi
 
 mkdir -p "$tools/bin"
-if [ ! -x "$tools/bin/zig" ]; then
-    echo "router: installing zig (PyPI's ziglang 0.17)"
+if [ ! -x "$tools/bin/cargo-zigbuild" ]; then
+    echo "router: installing zig 0.17 and cargo-zigbuild 0.24 (PyPI)"
     /usr/bin/python3 -m venv "$tools/python"
-    "$tools/python/bin/pip" -q install 'ziglang>=0.17,<0.18'
+    "$tools/python/bin/pip" -q install 'ziglang>=0.17,<0.18' 'cargo-zigbuild>=0.24,<0.25'
     printf '#!/bin/sh\nexec "%s" -m ziglang "$@"\n' "$tools/python/bin/python" >"$tools/bin/zig"
     chmod +x "$tools/bin/zig"
-fi
-if [ ! -x "$tools/bin/cargo-zigbuild" ]; then
-    echo "router: building cargo-zigbuild 0.24"
-    RUSTC=$rust CARGO_TARGET_DIR=$tools/build /usr/bin/cargo install -q --locked --root "$tools" cargo-zigbuild --version 0.24.1
-    rm -rf "$tools/build"
+    ln -sf "$tools/python/bin/cargo-zigbuild" "$tools/bin/cargo-zigbuild"
 fi

@@ -12,4 +12,5 @@ pub mod policy_edit;
 pub mod policy_gate;
 pub mod policy_versions;
 pub mod run;
+pub mod service;
 pub mod show;

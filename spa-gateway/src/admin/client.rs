@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
+use super::service::Keeper;
 use crate::control::protocol::{PATH, Refused, Request};
 
 /// The longest answer, bytes: 65,536 sessions are far below it.
@@ -25,7 +26,7 @@ pub struct Client {
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// Nobody listens.
-    #[error("the gateway is not running (nobody answers on {}); start it with `systemctl start spa-gateway`", .0.display())]
+    #[error("the gateway is not running (nobody answers on {}); start it with {}", .0.display(), Keeper::here().start())]
     NotRunning(PathBuf),
     /// We may not ask.
     #[error("may not use {}; run this as root or as a member of group spa-admin", .0.display())]

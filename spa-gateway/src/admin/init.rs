@@ -15,6 +15,7 @@ use spa_proto::{GatewayId, KnockSecret};
 use zeroize::Zeroizing;
 
 use super::openwrt;
+use super::service::Keeper;
 use crate::accounts;
 use crate::config::{
     Config, DEFAULT_CONFIG, HostPort, Interface, Paths, PortProtocol, Subnet, UserRef,
@@ -401,12 +402,9 @@ fn report(config: &Path, plan: &Plan, identity: GatewayId, links: &[Link]) {
             plan.public.host, plan.public.port
         );
     }
-    let start = match plan.mode {
-        "fw4" => "/etc/init.d/spa-gateway enable; /etc/init.d/spa-gateway start",
-        _ => "systemctl enable --now spa-gateway",
-    };
+    let start = Keeper::here().enable();
     println!(
-        "Next: start it (`{start}`), then `spa-admin user add NAME --group GROUP` and `spa-admin invite NAME`."
+        "Next: start it with {start}, then `spa-admin user add NAME --group GROUP` and `spa-admin invite NAME`."
     );
 }
 

@@ -1,8 +1,11 @@
 //! What each command of `spa-admin` does: the ones about people are in `people.rs`, about the policy in `policy.rs`.
 
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::CommandFactory;
+use clap::{CommandFactory, Parser};
 use spa_gateway_core::{LockTarget, Name};
 
 use super::cli::{
@@ -22,6 +25,24 @@ use crate::control::protocol::{
 
 /// How often `log --follow` asks for more.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+
+/// Whether a program that was started as `program` is to be `spa-admin`: where one file has both names.
+#[must_use]
+pub fn is_meant(program: Option<&OsStr>) -> bool {
+    program.and_then(|path| Path::new(path).file_name()) == Some(OsStr::new("spa-admin"))
+}
+
+/// All of `spa-admin`.
+#[must_use]
+pub fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(line) => {
+            eprintln!("spa-admin: {line}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Runs one command.
 ///
@@ -308,6 +329,23 @@ fn selector(text: &str) -> Selector {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_file_with_two_names_knows_which_is_meant() {
+        for program in ["spa-admin", "/usr/sbin/spa-admin", "./spa-admin"] {
+            assert!(is_meant(Some(OsStr::new(program))), "{program}");
+        }
+        for program in [
+            "spa-gateway",
+            "/usr/sbin/spa-gateway",
+            "/opt/spa-admin/spa-gateway",
+            "spa-admin.old",
+            "",
+        ] {
+            assert!(!is_meant(Some(OsStr::new(program))), "{program}");
+        }
+        assert!(!is_meant(None));
+    }
 
     #[test]
     fn what_is_cut_is_told_by_its_shape() {

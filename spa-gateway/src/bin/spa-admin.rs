@@ -3,15 +3,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use spa_gateway::admin::{cli::Cli, run};
-
 fn main() -> ExitCode {
-    match run::run(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(line) => {
-            eprintln!("spa-admin: {line}");
-            ExitCode::FAILURE
-        }
-    }
+    spa_gateway::admin::run::main()
 }

@@ -28,7 +28,8 @@ const ucode = {
 	trim: (text) => text.trim(),
 	json: JSON.parse,
 	type: (value) => typeof value,
-	match: (text, pattern) => text.match(pattern),
+	// POSIX, with an end at every line.
+	match: (text, pattern) => text.split('\0')[0].match(new RegExp(pattern, 'm')),
 	split: (text, by) => text.split(by),
 	length: (text) => text.length,
 	push: (list, value) => list.push(value),
@@ -52,7 +53,7 @@ said = { text: '{"id":1,"line":{"at":1}}\n{"id":2,"line":{"at":2}}\n', code: 0 }
 assert.equal(plugin.log.call().answer.length, 2);
 commands.length = 0;
 for (const [method, key] of [['cut', 'what'], ['invite', 'user'], ['confirm', 'device'], ['revoke', 'device']]) {
-	for (const bad of ['', '-f', 'ana; reboot', 'ana$(reboot)', 'ana\nreboot', 'a b', '../x', '`id`', 'a/b/c', null, 7, 'a'.repeat(200), "a'b"]) {
+	for (const bad of ['', '-f', 'ana; reboot', 'ana$(reboot)', 'ana\nreboot', 'reboot\nana', 'ana\n', 'ana\0', 'a b', '../x', '`id`', 'a/b/c', null, 7, 'a'.repeat(200), "a'b"]) {
 		assert.deepEqual(plugin[method].call({ args: { [key]: bad } }), { error: 'that is no name' }, `${method} ${bad}`);
 	}
 	assert.equal(commands.length, 0, 'nothing was run for what is no name');

@@ -21,11 +21,18 @@ function answer(command) {
 	let said = words(`${command} --json`);
 	if (said.error != null)
 		return said;
-	return { answer: json(said.text) };
+	try {
+		return { answer: json(said.text) };
+	}
+	catch (e) {
+		return { error: trim(said.text) };
+	}
 }
 
 function named(value, then) {
-	if (type(value) != 'string' || !match(value, NAME))
+	let name = type(value) == 'string' ? match(value, NAME) : null;
+	// All of it: to ucode ^ and $ are the ends of a line, and a NUL is the end of the text.
+	if (!name || name[0] != value)
 		return { error: 'that is no name' };
 	return then(value);
 }
