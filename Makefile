@@ -14,6 +14,7 @@
 # make deb    Debian packages of gateway, client and tunnel, in target/deb
 # make test-packages   these packages on a fresh Debian with the kernel's WireGuard, in a virtual machine: installed, used, upgraded, purged;
 #             before that real ufw and firewalld, OpenWrt's files, and the static programs of `make router`: the main job, their memory, a container's image
+# make release-tarball   the archive that OpenWrt's packages are built from, and its hash; URL=https://… fills both into them
 # make sbom   a bill of materials of each program, CycloneDX
 # make instructions   accepts the instruction counts of now as those to compare with
 # All prepare a fresh Debian machine with Rust by themselves when run as root, and otherwise say what to install.
@@ -27,7 +28,7 @@ SYSTEMD_UNITS ?= /etc/systemd/system
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 PROGRAMS = spa spa-gateway spa-admin spa-enforcer spa-tunnel
 
-.PHONY: help demo test test-vm bench instructions sim oracle fuzz model sbom breaks timing mutants coverage router setup build unit vectors e2e tree fmt clippy release install uninstall deb test-packages clean
+.PHONY: help demo test test-vm bench instructions sim oracle fuzz model sbom breaks timing mutants coverage router setup build unit vectors e2e tree fmt clippy release install uninstall deb release-tarball test-packages clean
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile; echo "also: help setup build unit vectors e2e tree fmt clippy release install uninstall clean"
@@ -109,6 +110,9 @@ release: setup
 
 deb: release
 	@packaging/debian/build.sh "$(TARGET)/release" "$(TARGET)/deb"
+
+release-tarball:
+	@URL="$(URL)" packaging/release-tarball.sh
 
 test-packages: build deb
 	@tests/packages/source.sh

@@ -35,12 +35,41 @@ for wanted in '"src":"modem","proto":["udp"],"family":"ipv6","dest_port":"4000"'
 done
 run UCI_enabled=1 UCI_EXIT=1 >"$dir/told" && fail "it starts with a configuration that is refused"
 grep -q '^instance' "$dir/told" && fail "it starts with a configuration that is refused"
+mkdir -p "$dir/sbin" && : >"$dir/sbin/ujail" && chmod +x "$dir/sbin/ujail"
+run UCI_enabled=1 >"$dir/told"
+# To capabilities without a jail procd does not listen.
+grep -A2 '^jail' "$dir/told" | diff - <(printf 'jail spa-gateway\nparam capabilities /etc/capabilities/spa-gateway.json\nparam no_new_privs 1\n') ||
+    fail "the jail"
 rm "$dir/state/store.db"
 run UCI_enabled=1 >"$dir/told" && fail "it starts without keys"
 grep -q 'said .*run spa-admin init' "$dir/told" || fail "nothing is said about keys: $(cat "$dir/told")"
 what=service_triggers
 run UCI_network="wan wan6" >"$dir/told"
 printf 'trigger spa-gateway network firewall\ninterface trigger wan\ninterface trigger wan6\n' | diff - "$dir/told" || fail "the triggers"
+
+# Dark before there is a network, where the gateway is to run, and nowhere else.
+mkdir -p "$dir/etc/init.d"
+printf '#!/bin/sh\nexit "${INIT_ENABLED:-0}"\n' >"$dir/etc/init.d/spa-gateway"
+printf '#!/bin/sh\necho "$@" >>%s\n' "$dir/closed" >"$dir/usr/sbin/spa-gateway"
+chmod +x "$dir/etc/init.d/spa-gateway" "$dir/usr/sbin/spa-gateway"
+echo public >"$dir/gateway.toml"
+sed "s#/usr/sbin/spa-gateway#$dir&#; s#/etc/init.d/spa-gateway#$dir&#; s#^CONF=.*#CONF=$dir/gateway.toml#" \
+    "$openwrt/net/spa-gateway/files/spa-gateway-dark.init" >"$dir/dark"
+dark() { (cd "$dir" && env "$@" "$shell" -c ". '$stub'; . ./dark; start") >/dev/null; }
+dark UCI_enabled=0 && dark UCI_enabled=1 INIT_ENABLED=1 || fail "the early boot of a router that runs no gateway"
+[ ! -e "$dir/closed" ] || fail "it is dark without a gateway that would open it"
+dark UCI_enabled=1 || fail "the early boot"
+[ "$(cat "$dir/closed")" = "close --config $dir/gateway.toml" ] || fail "the early boot is not dark"
+start_of() { sed -n 's/^START=//p' "$openwrt/net/spa-gateway/files/$1"; }
+[ "$(start_of spa-gateway-dark.init)" -lt 19 ] || fail "fw4 and the network start before the darkness"
+
+# One set of capabilities, whoever gives it: procd, systemd, Docker.
+capabilities() { grep -oE '(CAP_)?[A-Z]+(_[A-Z]+)*' | sed 's/^CAP_//' | sort -u; }
+unit=$(sed -n 's/^CapabilityBoundingSet=//p' "$openwrt/../systemd/spa-gateway.service" | capabilities)
+[ "$(sed -n 's/.*"bounding": *//p' "$openwrt/net/spa-gateway/files/spa-gateway.capabilities.json" | capabilities)" = "$unit" ] ||
+    fail "the jail has other capabilities than the unit"
+[ "$(sed -n '/cap_add:/,/devices:/s/^ *- \([A-Z_]*\).*/\1/p' "$openwrt/../docker/compose.yaml" | capabilities)" = "$unit" ] ||
+    fail "the container has other capabilities than the unit"
 
 # The packages: read by make with the feed's own words played, and installed as they say.
 command -v make >/dev/null || { echo "SKIPPED, NOT PASSED: no make"; exit 0; }
@@ -54,18 +83,19 @@ INSTALL_DIR:=install -d
 INSTALL_BIN:=install -m 0755
 INSTALL_CONF:=install -m 0600
 INSTALL_DATA:=install -m 0644
+LN:=ln -sf
 SHELL:=/bin/bash
 define BuildPackage
 all:: ; $$(call Package/$(1)/install,$$(ROOT))
 endef
 MK
 mkdir -p "$dir/built/bin"
-for program in spa spa-gateway spa-admin spa-enforcer spa-tunnel; do echo x >"$dir/built/bin/$program"; done
+for program in spa spa-gateway spa-enforcer spa-tunnel; do echo x >"$dir/built/bin/$program"; done
 for package in spa-gateway spa-client; do
     make -s -C "$openwrt/net/$package" TOPDIR="$dir/top" INCLUDE_DIR="$dir/include" PKG_INSTALL_DIR="$dir/built" ROOT="$dir/root" all ||
         fail "$package does not install"
 done
-for file in usr/sbin/spa-gateway usr/sbin/spa-enforcer usr/bin/spa etc/init.d/spa-gateway etc/config/spa-gateway \
+for file in usr/sbin/spa-gateway usr/sbin/spa-admin usr/sbin/spa-enforcer usr/bin/spa etc/init.d/spa-gateway etc/init.d/spa-gateway-dark etc/config/spa-gateway \
     lib/upgrade/keep.d/spa-gateway etc/hotplug.d/ntp/60-spa-gateway etc/uci-defaults/60-spa-gateway; do
     [ -s "$dir/root/$file" ] || fail "$file is not installed"
 done
@@ -73,7 +103,7 @@ done
 rm "$dir/built/bin/spa-tunnel"
 make -s -C "$openwrt/net/spa-gateway" TOPDIR="$dir/top" INCLUDE_DIR="$dir/include" PKG_INSTALL_DIR="$dir/built" ROOT="$dir/mips" ARCH=mips all ||
     fail "spa-gateway does not install on MIPS"
-[ -x "$dir/root/etc/init.d/spa-gateway" ] || fail "the init script cannot be run"
+[ -x "$dir/root/etc/init.d/spa-gateway" ] && [ -x "$dir/root/etc/init.d/spa-gateway-dark" ] || fail "the init script cannot be run"
 [ "$(stat -c %a "$dir/root/etc/config/spa-gateway")" = 600 ] || fail "the configuration is open to others"
 
 if command -v node >/dev/null; then
@@ -81,5 +111,13 @@ if command -v node >/dev/null; then
     ./openwrt/screenshots.sh "$dir"
 else
     echo "SKIPPED, NOT PASSED: no node for the views of LuCI"
+fi
+# The plugin again, by the interpreter that a router has.
+if [ -n "$(openwrt/ucode.sh)" ]; then
+    printf '#!/bin/sh\ncase "$*" in *--json) printf "{\\"asked\\":\\"%%s\\"}\\n" "$*" ;; *) echo "$*" ;; esac\n' >"$dir/usr/sbin/spa-admin"
+    sed "s#/usr/sbin/spa-admin#$dir&#" "$openwrt/luci/luci-app-spa-gateway/root/usr/share/rpcd/ucode/spa.uc" >"$dir/spa.uc"
+    openwrt/ucode.sh openwrt/plugin.uc "$dir/spa.uc" || fail "the plugin of LuCI"
+else
+    echo "SKIPPED, NOT PASSED: no ucode for the plugin of LuCI; build github.com/jow-/ucode with cmake and say UCODE=FOLDER"
 fi
 echo "packaging/openwrt is sound"

@@ -48,7 +48,7 @@ await() {
 main_job() {
     echo "== the main job with the programs in $programs"
     mkdir "$place/programs"
-    cp "$programs"/{spa-gateway,spa-admin,spa-enforcer,spa-tunnel,spa} "$place/programs/"
+    cp -d "$programs"/{spa-gateway,spa-admin,spa-enforcer,spa-tunnel,spa} "$place/programs/"
     "$cargo" build --locked -q --workspace --no-default-features --bin spa-phone
     cp "$target/debug/spa-phone" "$place/programs/"
     # Which of them: from a fresh gateway to a page; darkness; only what was asked; the end; a kill; no way back to a privilege.
@@ -102,14 +102,28 @@ idle() {
     done
     echo "  daemon and enforcer: $sum kB (budget 12288)"
     [ ! -d "$group" ] || printf '  the cgroup counted at most %d kB\n' "$(( $(cat "$group/memory.max_usage_in_bytes") / 1024 ))"
+    luci
     kill "$daemon"; wait "$daemon" || fail "the gateway did not end in peace"
     daemon=""
     [ "$sum" -le 12288 ] || fail "daemon and enforcer take more than 12 MB"
 }
 
+# What LuCI asks, by the interpreter that a router has for it, of the gateway that runs.
+luci() {
+    if [ -z "$(tests/packages/openwrt/ucode.sh)" ]; then
+        skip "no ucode here: the plugin of LuCI was not tried with a gateway; build github.com/jow-/ucode with cmake and say UCODE=FOLDER"
+        return
+    fi
+    admin user add ana --group eng >/dev/null
+    sed "s#/usr/sbin/spa-admin#$place/programs/spa-admin --config $place/gateway/gateway.toml#" \
+        packaging/openwrt/luci/luci-app-spa-gateway/root/usr/share/rpcd/ucode/spa.uc >"$place/spa.uc"
+    tests/packages/openwrt/ucode.sh tests/packages/openwrt/plugin.uc "$place/spa.uc" ana
+}
+
 container() {
     echo "== container"
     local name
+    # shellcheck disable=SC2013 # words
     for name in $(sed -n 's/^COPY \(.*\) [^ ]*$/\1/p' packaging/docker/Dockerfile); do
         [ -x "$programs/$name" ] || fail "packaging/docker/Dockerfile copies $name, which \`make router\` does not build"
     done

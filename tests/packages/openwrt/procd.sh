@@ -12,6 +12,7 @@ json_add_string() { json_key "$1"; json="$json\"$2\""; }
 procd_open_instance() { echo "instance"; }
 procd_close_instance() { echo "end"; }
 procd_set_param() { echo "param $*"; }
+procd_add_jail() { echo "jail $*"; }
 procd_open_data() { json="{"; after_value=; }
 procd_close_data() { echo "data $json}"; }
 procd_add_reload_trigger() { echo "trigger $*"; }
