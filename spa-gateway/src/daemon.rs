@@ -334,6 +334,7 @@ impl Daemon {
     fn look_around(&mut self, now: Now) {
         self.look_around = now.mono.after(LOOK_AROUND);
         self.gateway.handle_addresses(network::own_addresses());
+        self.keep_policy();
         self.clock.seen = now;
         let is_current = self.store.freshness() == Freshness::Current;
         let trust = if self.clock.kept().is_trusted() && is_current {
@@ -366,6 +367,7 @@ impl Daemon {
     /// Leaves everything on disk. Sessions go on: the next daemon takes them over.
     fn end(&mut self) {
         self.gateway.handle_stop(clock::now());
+        self.keep_policy();
         if let Err(error) = self
             .commit_last()
             .and_then(|()| self.store.sync_generation())

@@ -405,6 +405,15 @@ impl Store {
             .expect("limited");
     }
 
+    /// Makes room again.
+    #[cfg(test)]
+    pub(crate) fn empty_the_disk(&self) {
+        let most = i64::from(u32::MAX - 1);
+        self.db
+            .pragma_update(None, "max_page_count", most)
+            .expect("unlimited");
+    }
+
     /// Puts the generation on disk, for a clean end.
     ///
     /// # Errors

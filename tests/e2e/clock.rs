@@ -19,7 +19,13 @@ const YEAR: i64 = 365 * 24 * HOUR;
 /// A year either way, or any time before the saved floor, accepts nothing, until the clock is right again.
 #[test]
 fn a_clock_that_is_set_while_the_gateway_runs_keeps_nothing_open() {
-    let mut town = Clocked::build();
+    each_way(&mut Clocked::build(), |gateway, shift| {
+        gateway.shift_clock(shift)
+    });
+}
+
+/// Has the clock set by an hour and a year, either way and back again, with a session open each time.
+pub fn each_way(town: &mut Clocked, mut set: impl FnMut(&Gateway, i64) -> anyhow::Result<()>) {
     for (shift, ends, says) in [
         (HOUR, true, None),
         (YEAR, true, Some("set 365 days ahead")),
@@ -29,7 +35,7 @@ fn a_clock_that_is_set_while_the_gateway_runs_keeps_nothing_open() {
         town.knock();
         town.place.assert_reaches_wiki(&town.ana);
         let left = town.place.gateway.longest_opening().unwrap();
-        town.place.gateway.shift_clock(shift).unwrap();
+        set(&town.place.gateway, shift).unwrap();
         // Whatever the daemon hears next; where the clock of the machine itself is set, the kernel says so.
         let status = town.place.gateway.ask_json(&["status"]).unwrap();
         let clock = status["clock"].as_str().unwrap_or_default();
@@ -48,7 +54,7 @@ fn a_clock_that_is_set_while_the_gateway_runs_keeps_nothing_open() {
                 "{shift}: {then:?}, {left:?}"
             );
         }
-        town.place.gateway.shift_clock(0).unwrap();
+        set(&town.place.gateway, 0).unwrap();
         let status = town.place.gateway.ask_json(&["status"]).unwrap();
         assert_eq!(status["accepting"], true, "{shift}: {status}");
         town.end();
@@ -91,14 +97,14 @@ fn a_floor_that_is_too_high_comes_down_when_an_administrator_says_so() {
 }
 
 /// A town whose gateway has a clock of its own, and a person who has recovery codes, which no clock makes wrong.
-struct Clocked {
+pub struct Clocked {
     place: Place,
     ana: Person,
     codes: Vec<String>,
 }
 
 impl Clocked {
-    fn build() -> Self {
+    pub fn build() -> Self {
         let town = Town::build().unwrap();
         let mut gateway = Gateway::init(&town).unwrap();
         gateway.start_with_a_clock_of_its_own().unwrap();

@@ -73,7 +73,7 @@ fn yesterdays_copy_accepts_nothing_until_somebody_looked() {
     place.assert_reaches_wiki(&ana);
 }
 
-/// On a full disk a knock opens nothing and gets no answer, while a session can be cut. With room again all works, without a new
+/// On a full disk a knock opens nothing and gets no answer, while a session can be cut and closed. With room again all works, without a new
 /// start. From a read-only disk a gateway does not start, and says so; the machine stays dark.
 #[test]
 fn a_full_disk_opens_nothing_and_closes_everything() {
@@ -123,6 +123,9 @@ fn a_full_disk_opens_nothing_and_closes_everything() {
     place.gateway.start().unwrap();
     ana.knock(&["wiki", "--only"]).unwrap().success().unwrap();
     place.assert_reaches_wiki(&ana);
+    disk.fill().unwrap();
+    ana.run(&["close"]).unwrap().success().unwrap();
+    place.assert_everything_closed();
 }
 
 /// A log that nobody can write any more, its disk being full, does not hold the gateway up.

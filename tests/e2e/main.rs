@@ -16,6 +16,7 @@ mod end;
 mod enrolment;
 mod fixture;
 mod guard;
+mod kernel;
 mod kill;
 mod networks;
 mod outside;

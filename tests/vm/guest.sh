@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Inside the virtual machine: what the kernel must have, then the program given, on the kernel's WireGuard.
 set -eu
-for module in wireguard nf_tables nf_conntrack_netlink veth tun; do
+for module in wireguard nf_tables nf_conntrack_netlink veth tun 8021q; do
     modprobe "$module" || { echo "guest: this kernel has no $module" >&2; exit 1; }
 done
 echo "guest: Linux $(uname -r) with WireGuard"

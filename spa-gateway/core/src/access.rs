@@ -37,6 +37,9 @@ const REFUSED: Rate = Rate {
 };
 /// How often it is said how many were not written.
 const SAY_EVERY: Duration = Duration::from_secs(5);
+/// The numbers of the protocols.
+const TCP: u8 = 6;
+const UDP: u8 = 17;
 /// The most connections whose end is waited for; the oldest are not waited for any longer.
 pub const MAX_WAITING: usize = 8_192;
 /// The most sessions of which it is noted how many were not written.
@@ -303,7 +306,7 @@ impl Gateway {
         let Some(about) = self.about(&connection) else {
             return;
         };
-        if self.is_control_channel(&connection) {
+        if self.is_for_control_port(&connection, TCP) {
             return;
         }
         let resource = self.resource_of(about.session, &connection);
@@ -339,6 +342,10 @@ impl Gateway {
         let Some(about) = self.about(&connection) else {
             return;
         };
+        if self.is_for_control_port(&connection, UDP) {
+            // With it our client finds its way into the tunnel: to nobody, and once in each session.
+            return;
+        }
         if !self.may_write(about.session, now, |meter| &mut meter.refused) {
             return self.access.skip(about, AccessKind::Refused);
         }
@@ -388,13 +395,12 @@ impl Gateway {
             .is_some_and(|session| bucket(&mut session.upkeep.access).take(now.mono).is_ok())
     }
 
-    fn is_control_channel(&self, connection: &Connection) -> bool {
-        const TCP: u8 = 6;
+    fn is_for_control_port(&self, connection: &Connection, protocol: u8) -> bool {
         let ours = [
             self.settings.tunnel4.map(|(address, _)| address.into()),
             self.settings.tunnel6.map(|(address, _)| address.into()),
         ];
-        connection.protocol == TCP
+        connection.protocol == protocol
             && self.settings.control_port == Some(connection.port)
             && ours.contains(&Some(connection.destination))
     }

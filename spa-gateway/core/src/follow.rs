@@ -97,7 +97,7 @@ impl Gateway {
             Step::Remember(remember),
             Step::Reply(reply),
         ]);
-        self.begin(operation(knock.fresh(), OnFailure::Leave, steps), now);
+        self.begin(operation(knock.fresh(), OnFailure::Close(id), steps), now);
         Ok(())
     }
 

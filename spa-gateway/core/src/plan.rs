@@ -75,6 +75,8 @@ pub(crate) enum OnFailure {
     End(SessionId),
     /// It stays as it was.
     Leave,
+    /// It is closed all the same: a client's end hangs on no disk (docs/decisions/0022).
+    Close(SessionId),
 }
 
 /// One step.
@@ -177,7 +179,7 @@ impl Gateway {
         }
     }
 
-    /// Stops an operation because a record or an order failed. Nothing of it is answered.
+    /// Stops an operation because a record or an order failed. No knock is answered then.
     pub(crate) fn fail(&mut self, id: OperationId, failure: EffectFailure, now: Now) {
         let Some(operation) = self.operations.get(&id) else {
             return;
@@ -186,7 +188,11 @@ impl Gateway {
         let call = operation.call;
         self.finish(id);
         if let Some(call) = call {
-            self.answer_call(call, Err(CallRefusal::Failed));
+            let answer = match on_failure {
+                OnFailure::Close(_) => Ok(CallAnswer::Done),
+                OnFailure::End(_) | OnFailure::Leave => Err(CallRefusal::Failed),
+            };
+            self.answer_call(call, answer);
         }
         let (refusal, kind) = match failure {
             EffectFailure::Store => (Refusal::RecordFailed, AuditKind::RecordFailed),
@@ -196,9 +202,16 @@ impl Gateway {
         };
         self.counters.count(refusal);
         let mut audit = self.audit_of(credential, kind, now);
-        if let OnFailure::End(session) = on_failure {
-            audit.session = Some(session);
-            self.undo(session, now);
+        match on_failure {
+            OnFailure::End(session) => {
+                audit.session = Some(session);
+                self.undo(session, now);
+            }
+            OnFailure::Close(session) => {
+                audit.session = Some(session);
+                self.end_session(session, EndReason::ClosedByClient, now);
+            }
+            OnFailure::Leave => {}
         }
         self.put_audit(audit);
     }

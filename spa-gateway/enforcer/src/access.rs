@@ -53,12 +53,7 @@ impl AccessSockets {
         match plan.mode {
             Mode::Own | Mode::Fw4 => {}
             // The rules are the administrator's, and so is what they tell of.
-            Mode::Sets(_) => {
-                return Self {
-                    begun: None,
-                    ended: None,
-                };
-            }
+            Mode::Sets(_) => return Self::none(),
         }
         let begun = begun().inspect_err(|error| {
             say(format_args!(
@@ -66,10 +61,7 @@ impl AccessSockets {
             ));
         });
         let Ok(begun) = begun else {
-            return Self {
-                begun: None,
-                ended: None,
-            };
+            return Self::none();
         };
         let ended = ended(plan).inspect_err(|error| {
             say(format_args!(
@@ -80,6 +72,14 @@ impl AccessSockets {
         Self {
             begun: Some(begun),
             ended: ended.ok(),
+        }
+    }
+
+    /// No access log.
+    pub const fn none() -> Self {
+        Self {
+            begun: None,
+            ended: None,
         }
     }
 

@@ -4,9 +4,10 @@
 //! Invariant: an order that is refused changes nothing, and one that is answered `Done` is done in the
 //! kernel. Only `Forget` is handed on (`forgetter`); everything else is answered in its turn.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use spa_order::{Answer, Opening, Order, PeerReport, Reason, SecretBytes32, Ttl, What};
 use spa_wireguard::{Interface, Peer, PeerState, Psk, WireguardError};
@@ -28,8 +29,8 @@ pub struct Enforcer {
     routes: Link,
     forgetter: Forgetter,
     peers: BTreeSet<[u8; 32]>,
-    /// What was opened and not closed; it may have lapsed. Of use only to tell it from what somebody else opened.
-    opened: BTreeSet<Opening>,
+    /// What was opened and not closed, and until when. Of use only to tell it from what somebody else opened.
+    opened: BTreeMap<Opening, Instant>,
     key: Key,
 }
 
@@ -153,7 +154,7 @@ impl Enforcer {
             routes,
             forgetter,
             peers,
-            opened: BTreeSet::new(),
+            opened: BTreeMap::new(),
             key: Key::Missing,
         })
     }
@@ -164,8 +165,33 @@ impl Enforcer {
     }
 
     /// The table, to be watched, and what was opened in it.
-    pub fn table(&mut self) -> (&mut Table, &BTreeSet<Opening>) {
+    pub fn table(&mut self) -> (&mut Table, &BTreeMap<Opening, Instant>) {
         (&mut self.table, &self.opened)
+    }
+
+    /// Looks whether somebody else changed WireGuard, and takes away what is not as it was ordered; the sessions of the other peers
+    /// go on over the next start.
+    ///
+    /// # Errors
+    /// [`Changed::Peers`] and [`Changed::TunnelGone`]; a kernel that does not say.
+    pub fn undo_others(&mut self) -> Result<(), Fatal> {
+        let name = self.wireguard.name().to_owned();
+        match self.wireguard.undo_others() {
+            Ok(altered) if altered.is_nothing() => Ok(()),
+            Ok(altered) => Err(Changed::Peers { name, altered }.into()),
+            Err(error) if error.errno() == Some(libc::ENODEV) => {
+                Err(Changed::TunnelGone(name).into())
+            }
+            Err(error) => Err(Fatal::Wireguard(error)),
+        }
+    }
+
+    /// Removes the interface, and with it every session.
+    ///
+    /// # Errors
+    /// WireGuard's refusal.
+    pub fn remove_tunnel(self) -> Result<(), WireguardError> {
+        self.wireguard.delete()
     }
 
     /// Performs orders that came together and answers each in its turn.
@@ -383,10 +409,12 @@ impl Enforcer {
         let possible: Vec<(Opening, Ttl)> = wanted.iter().flatten().copied().collect();
         let mut opened = self.table.open_all(&possible).into_iter();
         let outcome = |wanted: Result<(Opening, Ttl), Failure>| {
-            let (opening, _) = wanted?;
+            let (opening, ttl) = wanted?;
             let opened = opened.next().expect("an outcome for each that was wanted");
             opened.map_err(not_opened)?;
-            self.opened.insert(unpublished(opening));
+            let lasts = Duration::from_millis(ttl.as_millis().into());
+            let until = Instant::now() + lasts;
+            self.opened.insert(unpublished(opening), until);
             Ok(())
         };
         wanted.into_iter().map(outcome).collect()

@@ -134,6 +134,11 @@ impl Handover {
         &self.access
     }
 
+    /// Gives the access log up, where the kernel has no rule that could tell.
+    pub fn without_access(&mut self) {
+        self.access = AccessSockets::none();
+    }
+
     /// All of them, in the order [`spa_order::Hello`] promises.
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         self.captures

@@ -8,8 +8,9 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use spa_order::{Backend, Hello, Order};
 use spa_wireguard::{Interface, WireguardError};
 
@@ -20,18 +21,22 @@ use crate::forgetter::{Forgetter, ForgetterError};
 use crate::handover::{Handover, HandoverError};
 use crate::limits::Limits;
 use crate::netlink::Link;
-use crate::nft::{Plan, Table, unasked, unguarded, warnings};
+use crate::nft::{AccessLog, Plan, Table, unasked, unguarded, warnings};
 use crate::orders::{LinkError, Orders};
 use crate::privilege::{self, PrivilegeError};
 use crate::say::say;
 use crate::user::{User, UserError};
-use crate::watch::Watch;
+use crate::watch::{Changed, Watch};
 
 /// Bytes of an IP packet inside the tunnel: 1500 less 80 for IPv6, UDP and WireGuard around it.
 const TUNNEL_MTU: u32 = 1420;
 
 /// How many orders are looked at together: as many as the daemon has on their way at once.
 const TOGETHER: usize = 64;
+
+/// How often the kernel's WireGuard is looked at: it does not say what others change in it, and nobody's peer may stay changed
+/// for longer than 2 s. One look at 1,000 peers is some 2 ms.
+const GLANCE: Duration = Duration::from_millis(1500);
 
 /// Why the enforcer cannot start or go on; one line each.
 #[derive(Debug, thiserror::Error)]
@@ -105,11 +110,7 @@ pub fn serve(flags: &Flags) -> Result<(), ServeError> {
     let orders = Arc::new(Orders::from_stdin()?);
     privilege::check()?;
     let user = User::find(&flags.tunnel_user)?;
-    let handover = Handover::open(&flags.plan, flags.credentials)?;
-    let plan = Plan {
-        access_log: handover.access().log(),
-        ..flags.plan.clone()
-    };
+    let mut handover = Handover::open(&flags.plan, flags.credentials)?;
     let kernel = |what| move |source| ServeError::Kernel { what, source };
     let routes = Link::route().map_err(kernel("ask for routes"))?;
     let conntrack = Conntrack::open().map_err(kernel("ask for tracked connections"))?;
@@ -121,7 +122,7 @@ pub fn serve(flags: &Flags) -> Result<(), ServeError> {
     }
     // Before the first look: what is changed behind it is heard of.
     let knock = handover.knock();
-    let watch = Watch::begin(&flags.plan.knock, &knock).map_err(kernel("watch the machine"))?;
+    let mut watch = Watch::begin(&flags.plan.knock, &knock).map_err(kernel("watch the machine"))?;
     let mut netfilter = Link::netfilter().map_err(kernel("reach nf_tables"))?;
     let unguarded = unguarded(&mut netfilter, &flags.plan).map_err(ServeError::Table)?;
     if let Some((first, others)) = unguarded.split_first() {
@@ -135,8 +136,9 @@ pub fn serve(flags: &Flags) -> Result<(), ServeError> {
     for warning in foreign {
         say(format_args!("warning: {warning}"));
     }
-    let table = Table::create(netfilter, &plan).map_err(ServeError::Table)?;
+    let table = create(netfilter, &flags.plan, &mut handover).map_err(ServeError::Table)?;
     let (wireguard, table) = prepare(flags, user, table)?;
+    watch.tunnel(wireguard.name(), wireguard.index());
     let hello = Hello {
         backend: match wireguard.backend() {
             spa_wireguard::Backend::Kernel => Backend::Kernel,
@@ -210,6 +212,27 @@ pub fn look(flags: &Flags) -> Result<(), ServeError> {
     Ok(())
 }
 
+/// Makes the table, without the access log where the kernel has what tells of it (nfnetlink_log) and not the rule that would
+/// have it told (nft_log).
+fn create(netfilter: Link, plan: &Plan, handover: &mut Handover) -> io::Result<Table> {
+    let with = |access_log| Plan {
+        access_log,
+        ..plan.clone()
+    };
+    let asked = handover.access().log();
+    match Table::create(netfilter, &with(asked)) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) && asked == AccessLog::On => {
+            let table = Table::create(Link::netfilter()?, &with(AccessLog::Off))?;
+            say(format_args!(
+                "warning: no access log: this kernel has no nft_log"
+            ));
+            handover.without_access();
+            Ok(table)
+        }
+        outcome => outcome,
+    }
+}
+
 /// Makes the interface; if that fails, a table that was not there before goes again.
 fn prepare(flags: &Flags, user: User, mut table: Table) -> Result<(Interface, Table), ServeError> {
     let plan = spa_wireguard::Plan {
@@ -247,8 +270,9 @@ fn take_orders(
     mut enforcer: Enforcer,
     mut watch: Watch,
 ) -> Result<(), ServeError> {
+    let mut glance = Glance::of(enforcer.wireguard().backend());
     loop {
-        let ready = ready(orders, enforcer.wireguard(), &watch)?;
+        let ready = ready(orders, enforcer.wireguard(), &watch, glance.left())?;
         if ready.wireguard {
             enforcer.wireguard().check().map_err(Fatal::Wireguard)?;
         }
@@ -262,8 +286,54 @@ fn take_orders(
         // Behind the answer: our own change of the table is heard too, and nobody waits for this look at it.
         if ready.change {
             let (table, opened) = enforcer.table();
-            watch.look(table, opened).map_err(Fatal::Changed)?;
+            if let Err(changed) = watch.look(table, opened) {
+                return Err(closed(enforcer, changed)?.into());
+            }
         }
+        if glance.is_due() {
+            enforcer.undo_others()?;
+            glance.over();
+        }
+    }
+}
+
+/// Takes the interface away where no rule would guard it any more.
+fn closed(enforcer: Enforcer, changed: Changed) -> Result<Fatal, Fatal> {
+    match changed {
+        Changed::TunnelRenamed { .. } => enforcer.remove_tunnel().map_err(Fatal::Wireguard)?,
+        Changed::TableGone
+        | Changed::Meddled
+        | Changed::Renamed { .. }
+        | Changed::MadeAnew(_)
+        | Changed::TunnelGone(_)
+        | Changed::Peers { .. }
+        | Changed::Blind(_) => {}
+    }
+    Ok(changed.into())
+}
+
+/// When the kernel's WireGuard is looked at next; never, where nobody but us can reach it.
+struct Glance(Option<Instant>);
+
+impl Glance {
+    fn of(backend: spa_wireguard::Backend) -> Self {
+        match backend {
+            spa_wireguard::Backend::Kernel => Self(Some(Instant::now() + GLANCE)),
+            spa_wireguard::Backend::Embedded => Self(None),
+        }
+    }
+
+    fn left(&self) -> Option<Duration> {
+        self.0
+            .map(|due| due.saturating_duration_since(Instant::now()))
+    }
+
+    fn is_due(&self) -> bool {
+        self.left() == Some(Duration::ZERO)
+    }
+
+    fn over(&mut self) {
+        self.0 = Some(Instant::now() + GLANCE);
     }
 }
 
@@ -286,7 +356,12 @@ struct Ready {
     change: bool,
 }
 
-fn ready(orders: &Orders, wireguard: &Interface, watch: &Watch) -> Result<Ready, ServeError> {
+fn ready(
+    orders: &Orders,
+    wireguard: &Interface,
+    watch: &Watch,
+    left: Option<Duration>,
+) -> Result<Ready, ServeError> {
     let [tables, interfaces] = watch.poll();
     let mut fds = [
         PollFd::from_borrowed_fd(orders.as_fd(), PollFlags::IN),
@@ -294,7 +369,9 @@ fn ready(orders: &Orders, wireguard: &Interface, watch: &Watch) -> Result<Ready,
         tables,
         interfaces,
     ];
-    match poll(&mut fds, None) {
+    // No longer than a glance, which a timespec has room for.
+    let left = left.and_then(|left| Timespec::try_from(left).ok());
+    match poll(&mut fds, left.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(error) => {
             let source = error.into();

@@ -1,14 +1,16 @@
 //! What others do to the ground we stand on: `nft flush ruleset`, an element put in or taken out by hand, an interface
-//! that gets another name or is made anew.
+//! that gets another name or is made anew, `wg set`.
 //!
 //! Each of these would leave the machine open, or deaf, and nobody told. Invariant: whatever is found, a closed
 //! table is in place before the process ends; the daemon ends with it and, started again, finds the machine as it is.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use spa_order::{Flow, KnockInterfaces, Opening, Usage};
+use spa_wireguard::Altered;
 
 use crate::netlink::{Ear, Link, REQUEST_ACK, Request, attribute, string};
 use crate::nft::Table;
@@ -22,6 +24,9 @@ const NFNL_NFTABLES: u16 = 10 << 8;
 /// Bytes of `struct ifinfomsg` in front of the attributes, and where the index is in it.
 const IFINFO_LEN: usize = 16;
 const INDEX_AT: usize = 4;
+
+/// How much longer than ordered the kernel may show an opening: its clock ticks some hundred times a second.
+const INEXACT: Duration = Duration::from_secs(1);
 
 /// What has changed under us; one line each.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +56,29 @@ pub enum Changed {
     /// There is a new interface of the name, which we do not hear.
     #[error("knock interface {0} was made anew: ending, to be started again on the new one")]
     MadeAnew(String),
+    /// The tunnel interface has another name, by which no rule knows it.
+    #[error(
+        "tunnel interface {was} was renamed to {is}: it was removed, for no rule knows that name; ending, to be made anew by the next start"
+    )]
+    TunnelRenamed {
+        /// As configured.
+        was: String,
+        /// Now.
+        is: String,
+    },
+    /// There is no tunnel interface any more.
+    #[error("somebody removed tunnel interface {0}: ending, to be made anew by the next start")]
+    TunnelGone(String),
+    /// Somebody changed WireGuard itself.
+    #[error(
+        "somebody changed tunnel interface {name} by hand (`wg set`: {altered}): no peer is left that is not as it was made; ending, to be made equal to the store by the next start"
+    )]
+    Peers {
+        /// The interface.
+        name: String,
+        /// What.
+        altered: Altered,
+    },
     /// The kernel does not say.
     #[error("cannot see whether the machine is still closed: {0}")]
     Blind(io::Error),
@@ -64,6 +92,8 @@ pub struct Watch {
     links: Link,
     /// The knock interfaces: name and index.
     knock: Vec<(String, u32)>,
+    /// The same of the tunnel, once there is one.
+    tunnel: Option<(String, u32)>,
 }
 
 impl Watch {
@@ -78,7 +108,13 @@ impl Watch {
             interfaces: Ear::interfaces()?,
             links: Link::route()?,
             knock: names.iter().cloned().zip(indices).collect(),
+            tunnel: None,
         })
+    }
+
+    /// Watches over the tunnel interface too, which was made meanwhile.
+    pub fn tunnel(&mut self, name: &str, index: u32) {
+        self.tunnel = Some((name.to_owned(), index));
     }
 
     /// What to wait for.
@@ -90,7 +126,11 @@ impl Watch {
     ///
     /// # Errors
     /// What is not.
-    pub fn look(&mut self, table: &mut Table, opened: &BTreeSet<Opening>) -> Result<(), Changed> {
+    pub fn look(
+        &mut self,
+        table: &mut Table,
+        opened: &BTreeMap<Opening, Instant>,
+    ) -> Result<(), Changed> {
         // Our own orders are heard too, hundreds in a moment, and none of them is a reason to look.
         let (mut meddled, mut others) = (false, false);
         let tables = self.tables.heard(|message| {
@@ -123,6 +163,7 @@ impl Watch {
             table.restore(&[]).map_err(Changed::Blind)?;
             return Err(Changed::Meddled);
         }
+        self.look_at_tunnel()?;
         for (name, index) in self.knock.clone() {
             let found = self.name_of(index).map_err(Changed::Blind)?;
             if let Some(is) = found.filter(|is| *is != name) {
@@ -145,6 +186,18 @@ impl Watch {
             }
         }
         Ok(())
+    }
+
+    /// What the rules say of the tunnel they say of its name: under another one it would be guarded by nothing.
+    fn look_at_tunnel(&mut self) -> Result<(), Changed> {
+        let Some((was, index)) = self.tunnel.clone() else {
+            return Ok(());
+        };
+        match self.name_of(index).map_err(Changed::Blind)? {
+            None => Err(Changed::TunnelGone(was)),
+            Some(is) if is == was => Ok(()),
+            Some(is) => Err(Changed::TunnelRenamed { was, is }),
+        }
     }
 
     fn name_of(&mut self, index: u32) -> io::Result<Option<String>> {
@@ -181,12 +234,18 @@ impl Watch {
     }
 }
 
-/// Whether the table is made as we made it, with nothing open in it but what we opened.
-fn is_as_it_was(table: &mut Table, opened: &BTreeSet<Opening>) -> io::Result<bool> {
+/// Whether the table is made as we made it, with nothing open in it but what we opened, and for no longer.
+fn is_as_it_was(table: &mut Table, opened: &BTreeMap<Opening, Instant>) -> io::Result<bool> {
     if !table.is_ours_alone() {
         return Ok(true);
     }
-    let ours = |(opening, _): &(Opening, Usage)| opened.contains(&unpublished(*opening));
+    let now = Instant::now();
+    let ours = |(opening, usage): &(Opening, Usage)| {
+        let left = Duration::from_millis(usage.remaining_ms.into());
+        opened
+            .get(&unpublished(*opening))
+            .is_some_and(|until| left <= until.saturating_duration_since(now) + INEXACT)
+    };
     Ok(table.is_as_made()? && table.list()?.iter().all(ours))
 }
 

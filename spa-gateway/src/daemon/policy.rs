@@ -1,7 +1,7 @@
 //! The policy file and its versions: what is in force, who put it there, what another would change.
 //!
 //! Invariant: the file decides, and what takes access away takes hold before it is written down. A version that
-//! could not be kept is kept at the next reload or start, since the file then differs from the newest one. A file
+//! could not be kept is kept as soon as there is room. A file
 //! that cannot be used changes nothing, be it at a reload or at a start.
 
 use std::fmt::Display;
@@ -30,10 +30,12 @@ pub(super) struct PolicyWatch {
     text: Option<String>,
     /// Which version it is; `None` if it could not be kept.
     serial: Option<u64>,
+    /// Who put a version into force that is still to be kept.
+    unkept: Option<Author>,
 }
 
 /// Who puts a policy into force, and why.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Author {
     by: String,
     why: String,
@@ -98,6 +100,7 @@ impl PolicyWatch {
             state: in_force(&policy, serial),
             text: Some(text),
             serial,
+            unkept: serial.is_none().then(Author::start),
         };
         (watch, policy)
     }
@@ -120,6 +123,7 @@ impl PolicyWatch {
                 state: format!("none, so every new session is refused: {why}"),
                 text: None,
                 serial: None,
+                unkept: None,
             };
             return (watch, Policy::deny_all());
         };
@@ -136,6 +140,7 @@ impl PolicyWatch {
             ),
             text: Some(text),
             serial: Some(serial),
+            unkept: None,
         };
         (watch, policy)
     }
@@ -178,16 +183,37 @@ impl Daemon {
         self.policy.text = Some(text);
         self.policy.state.clone_from(&state);
         self.policy.serial = serial.as_ref().ok().copied();
+        self.policy.unkept = serial.is_err().then(|| author.clone());
         info!(by = author.by, why = author.why, "policy {state}");
         Ok(Ok(match serial {
             Ok(_) => format!("policy {state}"),
             Err(error) => {
                 warn!(%error, "the policy is in force, and not in its log");
                 format!(
-                    "policy {state}; it could not be written into the log of policies ({error}); run `spa-admin policy reload` when that is mended"
+                    "policy {state}; it could not be written into the log of policies ({error}), which is tried again: until then a start that cannot use the file has the version before"
                 )
             }
         }))
+    }
+
+    /// Keeps the version in force the disk had no room for: a start that cannot use the file would bring an older one back, with
+    /// what was taken away since.
+    pub(super) fn keep_policy(&mut self) {
+        let watch = &mut self.policy;
+        let (Some(author), Some(text)) = (&watch.unkept, &watch.text) else {
+            return;
+        };
+        // What the disk refuses was said when it was put into force.
+        let Ok(serial) = keep_version(&mut self.store, author, text) else {
+            return;
+        };
+        let mut line = AuditLine::new(clock::now().wall.as_millis(), AuditKind::PolicyChanged);
+        line.note = Some(format!("{}, kept only now", author.note(Some(serial))));
+        watch.unkept = None;
+        watch.serial = Some(serial);
+        watch.state = in_force(self.gateway.policy(), Some(serial));
+        self.gateway.number_policy(serial);
+        self.store.append(line);
     }
 
     /// Gives the policies that were in force.

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::altered::Altered;
 use crate::embedded::Tunnel;
 use crate::kernel::Wireguard;
 use crate::link::{Adoption, Links};
@@ -47,7 +48,7 @@ impl Interface {
         let adoption = links.look_for_ours(plan.name)?;
         let (index, engine) = match (plan.backend, adoption) {
             (BackendChoice::Auto | BackendChoice::Kernel, Adoption::Wireguard { index }) => {
-                (index, Engine::Kernel(Wireguard::open(plan.name, index)?))
+                (index, Engine::Kernel(Wireguard::adopt(plan.name, index)?))
             }
             (BackendChoice::Embedded, Adoption::Wireguard { index }) => {
                 links.delete(plan.name, index)?;
@@ -239,6 +240,20 @@ impl Interface {
         match &mut self.engine {
             Engine::Kernel(_) => Ok(()),
             Engine::Embedded(tunnel) => tunnel.check(),
+        }
+    }
+
+    /// Looks at what others may have changed with `wg set`: the private key, the port, peers, their preshared keys and networks. Every
+    /// peer that is not as it was put here is taken away, all of them where key or port are others; the rest goes on. The kernel announces
+    /// no change, so this has to be called as often as one may go unnoticed; peers of an adopted interface count as put here. Nobody but us can
+    /// reach the peers of the embedded WireGuard: it has always changed nothing, and costs nothing.
+    ///
+    /// # Errors
+    /// The kernel's refusal, which `ENODEV` is where the interface is gone.
+    pub fn undo_others(&mut self) -> Result<Altered, WireguardError> {
+        match &mut self.engine {
+            Engine::Kernel(wireguard) => wireguard.undo_others(),
+            Engine::Embedded(_) => Ok(Altered::default()),
         }
     }
 

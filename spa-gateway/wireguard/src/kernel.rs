@@ -10,14 +10,15 @@ use netlink_packet_generic::ctrl::nlas::GenlCtrlAttrs;
 use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
 use netlink_packet_wireguard::{
     WireguardAddressFamily, WireguardAllowedIp, WireguardAllowedIpAttr, WireguardAttribute,
-    WireguardCmd, WireguardMessage, WireguardPeer, WireguardPeerAttribute, WireguardPeerFlags,
-    WireguardTimeSpec,
+    WireguardCmd, WireguardDeviceFlags, WireguardMessage, WireguardPeer, WireguardPeerAttribute,
+    WireguardPeerFlags, WireguardTimeSpec,
 };
 use netlink_sys::protocols::NETLINK_GENERIC;
 use rustix::io::Errno;
 use zeroize::Zeroize;
 
 use crate::WireguardError;
+use crate::altered::{Altered, Device};
 use crate::link::failed;
 use crate::netlink::{Carried, Netlink};
 use crate::plan::{KEY_LEN, Peer, PeerState, Psk};
@@ -29,6 +30,8 @@ pub struct Wireguard {
     index: u32,
     generic: Netlink,
     family: u16,
+    /// What was made of it.
+    ought: Device,
 }
 
 impl Carried for GenlMessage<GenlCtrl> {}
@@ -76,7 +79,15 @@ impl Wireguard {
             index,
             generic,
             family,
+            ought: Device::default(),
         })
+    }
+
+    /// Takes an interface that an earlier run left, as it is.
+    pub fn adopt(name: &str, index: u32) -> Result<Self, WireguardError> {
+        let mut wireguard = Self::open(name, index)?;
+        wireguard.ought = wireguard.dump(|dumped| Device::of(dumped))?;
+        Ok(wireguard)
     }
 
     /// Sets the private key.
@@ -84,7 +95,9 @@ impl Wireguard {
         self.set(
             "setting the private key",
             WireguardAttribute::PrivateKey(*key),
-        )
+        )?;
+        self.ought.set_private_key(key);
+        Ok(())
     }
 
     /// Sets the port; it is bound when the interface comes up.
@@ -94,7 +107,14 @@ impl Wireguard {
             Err(error) if error.errno() == Some(Errno::ADDRINUSE.raw_os_error()) => {
                 Err(WireguardError::PortInUse { port })
             }
-            result => result,
+            Err(error) => Err(error),
+            Ok(()) => {
+                // Where the kernel chooses nobody knows before it is up.
+                if port != 0 {
+                    self.ought.set_port(port);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -111,10 +131,14 @@ impl Wireguard {
         if let Some(endpoint) = peer.endpoint {
             attributes.push(WireguardPeerAttribute::Endpoint(endpoint));
         }
+        // Refused in the middle, it may be there or not: whatever is left of it is nobody's.
+        self.ought.remove(&peer.key);
         self.set(
             "adding a peer",
             WireguardAttribute::Peers(vec![removal(&peer.key), WireguardPeer(attributes)]),
-        )
+        )?;
+        self.ought.put(peer);
+        Ok(())
     }
 
     /// Gives a peer that is there another preshared key for its next handshake.
@@ -127,7 +151,9 @@ impl Wireguard {
         self.set(
             "setting a preshared key",
             WireguardAttribute::Peers(vec![WireguardPeer(attributes)]),
-        )
+        )?;
+        self.ought.set_psk(key, psk);
+        Ok(())
     }
 
     /// Removes a peer, there or not.
@@ -135,11 +161,51 @@ impl Wireguard {
         self.set(
             "removing a peer",
             WireguardAttribute::Peers(vec![removal(key)]),
-        )
+        )?;
+        self.ought.remove(key);
+        Ok(())
     }
 
     /// Dumps all peers, ordered by key.
     pub fn peers(&mut self) -> Result<Vec<PeerState>, WireguardError> {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        self.dump(|attributes| {
+            let mut peers = BTreeMap::new();
+            for attribute in attributes {
+                if let WireguardAttribute::Peers(dumped) = attribute {
+                    for peer in dumped {
+                        take_peer(&mut peers, peer, now);
+                    }
+                }
+            }
+            peers.into_values().collect()
+        })
+    }
+
+    /// Looks what others changed, and takes every peer away that is not as it was made; all of them where the interface itself
+    /// is not.
+    pub fn undo_others(&mut self) -> Result<Altered, WireguardError> {
+        let found = self.dump(|attributes| Device::of(attributes))?;
+        let altered = self.ought.compare(&found);
+        if altered.key || altered.port {
+            self.set(
+                "removing all peers",
+                WireguardAttribute::Flags(WireguardDeviceFlags::ReplacePeers),
+            )?;
+        }
+        for key in altered.added.iter().chain(&altered.changed) {
+            self.remove_peer(key)?;
+        }
+        Ok(altered)
+    }
+
+    /// Reads the interface, keys included, which are wiped behind `read`.
+    fn dump<T>(
+        &mut self,
+        read: impl FnOnce(&mut dyn Iterator<Item = &WireguardAttribute>) -> T,
+    ) -> Result<T, WireguardError> {
         let (index, family) = (self.index, self.family);
         let question = || {
             message(
@@ -152,21 +218,10 @@ impl Wireguard {
             .generic
             .dump(question)
             .map_err(failed("reading peers", &self.name))?;
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let mut peers = BTreeMap::new();
-        for answer in &mut answers {
-            for attribute in &answer.payload.attributes {
-                if let WireguardAttribute::Peers(dumped) = attribute {
-                    for peer in dumped {
-                        take_peer(&mut peers, peer, now);
-                    }
-                }
-            }
-            answer.wipe();
-        }
-        Ok(peers.into_values().collect())
+        let mut attributes = answers.iter().flat_map(|answer| &answer.payload.attributes);
+        let read = read(&mut attributes);
+        answers.iter_mut().for_each(Carried::wipe);
+        Ok(read)
     }
 
     fn set(

@@ -44,6 +44,7 @@
 //! asking gotatun for it. Without an endpoint the other side starts; with an endpoint and no keepalive the
 //! first packet does. A lost initiation is repeated after five seconds (`REKEY_TIMEOUT` of the WireGuard paper).
 
+mod altered;
 mod embedded;
 mod error;
 mod interface;
@@ -55,6 +56,7 @@ mod plan;
 mod route;
 mod tun;
 
+pub use altered::Altered;
 pub use error::WireguardError;
 pub use interface::Interface;
 pub use plan::{Backend, BackendChoice, KEY_LEN, Peer, PeerState, Plan, Psk};

@@ -53,7 +53,7 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
     ));
     memory_rows(&gateway, &format!("{sessions} devices"), None, table)?;
     let machine = machines.first().context("one was enrolled")?;
-    machine.space().run(|| machine.knock("iperf"))??;
+    machine.space().run(|| machine.knock(&["iperf"]))??;
     let alone = iperf(&town, seconds)?;
     let before = stored(gateway.folder());
     let notices = Notices::listen(&town.gateway)?;

@@ -1,5 +1,5 @@
 //! `session cut`, a lock and a policy that takes a resource away, each under a running stream: from the start of the
-//! command to the last packet that reached the resource.
+//! command to the last packet that reached the resource. A cut also while iperf3 fills the same session.
 
 use std::net::UdpSocket;
 use std::process::{Command, Stdio};
@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use spa_tests::gateway::Gateway;
+use spa_tests::program::Program;
 use spa_tests::topology::{SERVER, Town, endpoint};
 use spa_tests::wait::{wait_until, watch};
 
 use crate::Pass;
 use crate::figures::{Figures, ms};
-use crate::machine::{self, BEAT, Machine};
+use crate::machine::{self, BEAT, IPERF, Machine};
 use crate::table::{Budget, Row, Table};
 
 /// How many machines take turns.
@@ -33,6 +34,7 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
     let mut times = Vec::new();
     let mut told = Vec::new();
     for machine in machines.iter().cycle().take(pass.of(15, 50)) {
+        machine.space().run(|| machine.knock(&["beat"]))??;
         let (last, took) = cut(&gateway, machine, &arrivals)?;
         times.push(last);
         told.push(took);
@@ -60,6 +62,7 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
         times.p99(),
         "ms",
     ));
+    under_iperf(pass, (&town, &gateway), &machines, &arrivals, table)?;
     for cause in CAUSES {
         let mut times = Vec::new();
         for machine in machines.iter().cycle().take(pass.of(10, 30)) {
@@ -67,6 +70,7 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
                 |words: [&str; 3]| words.map(|word| word.replace("MACHINE", &machine.name));
             let command = filled(cause.command);
             let words: Vec<&str> = command.iter().map(String::as_str).collect();
+            machine.space().run(|| machine.knock(&["beat"]))??;
             times.push(last_packet(&gateway, machine, &arrivals, &words)?.0);
             machine.forget()?;
             let back = filled(cause.back);
@@ -90,6 +94,49 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// The same where iperf3 sends as much as the tunnel takes, in the session that is cut.
+fn under_iperf(
+    pass: Pass,
+    (town, gateway): (&Town, &Gateway),
+    machines: &[Machine],
+    arrivals: &Arrivals,
+    table: &mut Table,
+) -> anyhow::Result<()> {
+    if Command::new("iperf3").arg("--version").output().is_err() {
+        table.skip("`session cut` under iperf3: not installed (apt-get install iperf3)");
+        return Ok(());
+    }
+    let mut times = Vec::new();
+    for machine in machines.iter().cycle().take(pass.of(20, 100)) {
+        let _server = iperf(town, town.lan.command("iperf3"), &["-s", "-1"], "listening")?;
+        machine
+            .space()
+            .run(|| machine.knock(&["beat", "iperf"]))??;
+        let client = machine.space().command("iperf3");
+        let args = ["-c", SERVER, "-t", "60", "-i", "0.2"];
+        let _client = iperf(town, client, &args, "bits/sec")?;
+        times.push(cut(gateway, machine, arrivals)?.0);
+        machine.forget()?;
+    }
+    let times = Figures::new(times);
+    for (which, value) in [("p50", times.median()), ("p99", times.p99())] {
+        let what = format!("the same while iperf3 fills the session, {which}");
+        let name = format!("cut-under-iperf3-{which}");
+        table.put(Row::new(&name, &what, value, "ms").detail(times.spread()));
+    }
+    Ok(())
+}
+
+/// Starts one end of it and waits for its words.
+fn iperf(town: &Town, mut command: Command, args: &[&str], words: &str) -> anyhow::Result<Program> {
+    command
+        .args(["--forceflush", "-p", &IPERF.to_string()])
+        .args(args);
+    let mut program = Program::start(&town.logs, "iperf3", &mut command)?;
+    program.wait_for_words(words, Duration::from_secs(10))?;
+    Ok(program)
 }
 
 /// Something that takes a resource away, and what gives it back.
@@ -132,7 +179,6 @@ fn last_packet(
     arrivals: &Arrivals,
     command: &[&str],
 ) -> anyhow::Result<(f64, Vec<u8>)> {
-    machine.space().run(|| machine.knock("beat"))??;
     let beat = Beat::start(machine)?;
     arrivals.forget();
     wait_until("the stream flows", Duration::from_secs(5), || {

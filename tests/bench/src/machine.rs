@@ -72,9 +72,10 @@ impl Machine {
     ///
     /// # Errors
     /// When it fails.
-    pub fn knock(&self, resource: &str) -> anyhow::Result<()> {
+    pub fn knock(&self, resources: &[&str]) -> anyhow::Result<()> {
         let output = Command::new(&self.program)
-            .args(["knock", resource])
+            .arg("knock")
+            .args(resources)
             .env("SPA_HOME", self.person.home())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -82,7 +83,8 @@ impl Machine {
             .output()?;
         if !output.status.success() {
             bail!(
-                "spa knock {resource}: {}",
+                "spa knock {}: {}",
+                resources.join(" "),
                 String::from_utf8_lossy(&output.stderr)
             );
         }

@@ -116,7 +116,7 @@ fn mib(bytes: u64) -> f64 {
 fn first_byte(machine: &Machine) -> anyhow::Result<Duration> {
     machine.space().run(|| {
         let begun = Instant::now();
-        machine.knock("wiki")?;
+        machine.knock(&["wiki"])?;
         let mut stream = machine::connect(endpoint(SERVER, WEB))?;
         stream.write_all(b"GET / HTTP/1.1\r\nHost: wiki\r\n\r\n")?;
         stream.read_exact(&mut [0])?;

@@ -69,7 +69,7 @@ fn ours(seconds: usize) -> anyhow::Result<Ours> {
         .unwrap_or("unknown")
         .to_owned();
     let machine = machines.first().context("one was enrolled")?;
-    machine.space().run(|| machine.knock("iperf"))??;
+    machine.space().run(|| machine.knock(&["iperf"]))??;
     let rates = iperf(&town, seconds)?;
     machine.close()?;
     Ok(Ours {

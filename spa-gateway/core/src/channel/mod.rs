@@ -207,7 +207,7 @@ impl Gateway {
             Step::Answer(call, Box::new(CallAnswer::Done)),
             Step::End(id, EndReason::ClosedByClient),
         ];
-        let operation = Operation::new(credential, OnFailure::Leave, steps);
+        let operation = Operation::new(credential, OnFailure::Close(id), steps);
         self.begin(operation.answering(call), now);
     }
 }

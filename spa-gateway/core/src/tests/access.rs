@@ -150,6 +150,17 @@ fn the_control_channel_and_addresses_of_nobody_are_not_in_it() {
         ..connection
     };
     hear(&mut rig, &[Traffic::Began(control), Traffic::Began(nobody)]);
-    hear(&mut rig, &[Traffic::Refused(nobody)]);
+    // With a datagram to its port a client finds its way, which nothing is to answer.
+    let way = Connection {
+        protocol: 17,
+        ..control
+    };
+    hear(&mut rig, &[Traffic::Refused(nobody), Traffic::Refused(way)]);
     assert!(rig.accesses.is_empty(), "{:?}", rig.accesses);
+    let elsewhere = Connection {
+        destination: IpAddr::from([10, 0, 5, 10]),
+        ..way
+    };
+    hear(&mut rig, &[Traffic::Refused(elsewhere)]);
+    assert_eq!(of(&rig, AccessKind::Refused).len(), 1);
 }

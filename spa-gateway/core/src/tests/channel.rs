@@ -13,6 +13,7 @@ use spa_proto::channel::{Event, FactValue, Grants, RekeyState, Renew};
 use spa_proto::control_bearer;
 
 use super::rig::{Device, Did, Rig, firewall, report};
+use crate::closing::RETRY;
 use crate::policy::look_again;
 use crate::{AuditKind, Call, CallAnswer, CallRefusal, LAST_ANSWER, LAST_WORD, Policy, Selector};
 
@@ -171,13 +172,19 @@ fn nothing_is_told_after_the_end() {
     assert!(matches!(rig.told(&bo).last(), Some(Event::Ended(_))));
 }
 
+/// A full disk keeps nothing open: the client is told the truth, and the store learns it as soon as there is room.
 #[test]
-fn a_close_that_cannot_be_written_down_is_not_done() {
+fn a_close_that_cannot_be_written_down_closes_all_the_same() {
     let mut bo = Device::of("bo", 7);
     let mut rig = live(BASE, &mut bo, &["wiki"]);
     rig.store_works = false;
-    assert_eq!(rig.call(&bo, Call::Close), Err(CallRefusal::Failed));
-    assert!(!rig.kernel.is_empty(rig.now));
+    assert_eq!(rig.call(&bo, Call::Close), Ok(CallAnswer::Done));
+    rig.pass(LAST_ANSWER);
+    assert!(rig.kernel.is_empty(rig.now));
+    assert!(!rig.store.sessions.is_empty());
+    rig.store_works = true;
+    rig.pass(RETRY);
+    assert!(rig.store.sessions.is_empty());
 }
 
 #[test]

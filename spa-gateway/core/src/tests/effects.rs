@@ -245,6 +245,21 @@ fn close_is_answered_and_closes_everything() {
     assert!(rig.store.sessions.is_empty());
 }
 
+/// From outside too; only a knock that is on disk is answered.
+#[test]
+fn a_close_that_cannot_be_written_down_closes_unanswered() {
+    let mut bot = Device::of("bot", 7);
+    let mut rig = Rig::with(&[&bot]);
+    rig.open(&mut bot, &["wiki"]).expect("granted");
+    rig.store_works = false;
+    let closed = Ask::Close(bot.session_id());
+    assert!(rig.ask(&mut bot, closed).is_none());
+    assert!(rig.kernel.is_empty(rig.now));
+    rig.store_works = true;
+    rig.pass(crate::closing::RETRY);
+    assert!(rig.store.sessions.is_empty());
+}
+
 #[test]
 fn a_refusal_is_recorded_and_answered_and_opens_nothing() {
     let mut bo = Device::of("bo", 7);

@@ -87,7 +87,7 @@ fn what_somebody_changes_in_the_table_is_undone() {
 }
 
 /// A ruleset so large that the kernel throws away what it would tell us of it (ENOBUFS) hides nothing: a rule or an element
-/// that somebody put into our table meanwhile is found, and without one all goes on.
+/// that somebody put into our table meanwhile is found, be it one of ours that lasts longer, and without one all goes on.
 #[test]
 fn what_is_too_much_to_hear_hides_nothing() {
     if !root() {
@@ -95,7 +95,9 @@ fn what_is_too_much_to_hear_hides_nothing() {
     }
     let rule = "insert rule inet spa input tcp dport 2222 accept";
     let element = "add element inet spa door4 { 198.51.100.7 . 4001 timeout 1h }";
-    for change in [None, Some(rule), Some(element)] {
+    let longer = "delete element inet spa door4 { 198.51.100.7 . 4000 }; \
+                  add element inet spa door4 { 198.51.100.7 . 4000 timeout 1h }";
+    for change in [None, Some(rule), Some(element), Some(longer)] {
         let mut gateway = Gateway::start();
         let _service = listen(&gateway.namespace, OUTSIDE, 2222);
         gateway.done(&Order::Door {
@@ -212,6 +214,22 @@ fn a_knock_interface_with_a_new_name_stays_closed() {
     assert!(said.contains("eth0 is called wan7 now"), "{said}");
     assert!(!reaches(&gateway.client, OUTSIDE, 2222));
     assert!(gateway.counted("uplink", "dark") > 0);
+}
+
+/// The rules know the tunnel by name too. Under another one nothing would guard it: it goes, before anything passes.
+#[test]
+fn a_tunnel_interface_with_a_new_name_is_removed() {
+    if !root() {
+        return;
+    }
+    let mut gateway = Gateway::start();
+    gateway.namespace.ip("link set spa0 down");
+    gateway.namespace.ip("link set spa0 name vpn7");
+    assert_eq!(gateway.ended().code(), Some(1));
+    let said = gateway.said();
+    assert!(said.contains("spa0 was renamed to vpn7"), "{said}");
+    let links = gateway.namespace.output("ip", &["link"]);
+    assert!(!links.contains("vpn7"), "{links}");
 }
 
 /// Our sockets hear the interface they were bound to. When there is another of its name (a modem that dialled again), the

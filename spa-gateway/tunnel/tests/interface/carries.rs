@@ -127,9 +127,12 @@ fn a_preshared_key_is_replaced_under_a_live_session() {
     client
         .wait_handshake(&pair(1).public, Instant::now() + PATIENCE)
         .expect("a handshake with the new key");
-    let nobody = gateway.set_psk(&pair(3).public, &[9; 32].into());
+    // For a peer that is not there it is not refused, and makes none.
+    gateway
+        .set_psk(&pair(3).public, &[9; 32].into())
+        .expect("nothing to do");
     let known = gateway.peers().expect("a list");
-    assert_eq!(known.len(), 1, "{nobody:?}");
+    assert_eq!(known.len(), 1);
 }
 
 #[test]
