@@ -232,7 +232,7 @@ impl Town {
             let sessions = self.place.gateway.sessions().ok()?.len();
             let [peers, _, flows] = self.place.gateway.counts().ok()?;
             let listed = self.place.gateway.openings().ok()?;
-            let open = listed.iter().filter(|opening| opening.contains("flow"));
+            let open = listed.iter().filter(|opening| !opening.contains("door"));
             let peer_each = usize::try_from(peers).ok()? == sessions;
             let known = usize::try_from(flows).ok()? == open.count();
             (peer_each && known && (flows > 0) == (sessions > 0)).then_some(())
