@@ -261,14 +261,18 @@ fn max_peers(capacity: u32) -> u32 {
     capacity.saturating_mul(2).min(spa_order::MAX_PEERS)
 }
 
-/// Beside this program, else in PATH.
+/// Beside this program, or where the `spa-gateway` beside it is a link to, as beside a package's `spa-admin`; else in PATH.
 fn find_executable() -> Option<PathBuf> {
-    let beside = std::env::current_exe()
-        .ok()
-        .and_then(|ours| ours.parent().map(Path::to_owned));
+    let folder = |file: PathBuf| file.parent().map(Path::to_owned);
+    let beside = std::env::current_exe().ok().and_then(folder);
+    let linked = beside
+        .as_deref()
+        .and_then(|own| own.join("spa-gateway").canonicalize().ok())
+        .and_then(folder);
     let path = std::env::var_os("PATH").unwrap_or_default();
     beside
         .into_iter()
+        .chain(linked)
         .chain(std::env::split_paths(&path))
         .map(|directory| directory.join(EXECUTABLE))
         .find(|file| file.is_file())

@@ -172,7 +172,8 @@ gateway sed -i 's/^trust = "auto"/trust = "always"/' /etc/spa/gateway.toml
 gateway timeout 120 systemctl enable --now spa-gateway > "$work/enable" 2>&1 || fail "it does not start: $(cat "$work/enable")"
 eventually "the gateway does not answer" gateway spa-admin status
 gateway spa-admin status | grep -q "^wireguard  *$wireguard" || fail "not the $wireguard WireGuard"
-gateway spa-admin doctor || fail "doctor"
+gateway spa-admin doctor > "$work/doctor" 2>&1 || fail "doctor: $(cat "$work/doctor")"
+! grep 'could not be looked at' "$work/doctor" || fail "doctor does not find the enforcer"
 for unit in spa-gateway spa-gateway-dark; do
     gateway systemd-analyze security --no-pager $unit.service > "$work/$unit.security"
     exposure=$(sed -n 's/.*exposure level for .*: \([0-9.]*\) .*/\1/p' "$work/$unit.security")
