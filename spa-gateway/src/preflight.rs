@@ -17,6 +17,8 @@ use crate::files::{self, Wanted};
 use crate::network;
 use crate::policy_file::PolicyFile;
 
+/// The oldest Linux that has all we ask of it (docs/install.md).
+const OLDEST_LINUX: (u32, u32) = (5, 10);
 /// How often a port is tried that the process we follow may be about to leave.
 const PORT_TRIES: u32 = 20;
 /// How long between two tries.
@@ -75,6 +77,9 @@ pub fn machine(config: &Config) -> Vec<Finding> {
 #[must_use]
 pub fn warnings(config: &Config) -> Vec<String> {
     let mut lines = Vec::new();
+    lines.extend(old_linux(
+        &rustix::system::uname().release().to_string_lossy(),
+    ));
     for switch in network::forwarding_off(config.pool4().is_some(), config.pool6().is_some()) {
         lines.push(format!("{switch} is 0, so nothing behind the gateway can be reached; run `sysctl -w {switch}=1` and put it into /etc/sysctl.d"));
     }
@@ -87,6 +92,17 @@ pub fn warnings(config: &Config) -> Vec<String> {
     }
     lines.extend(published_in_vain(config));
     lines
+}
+
+/// Says so if the kernel is an old one. No more than that: a distribution may have mended its own.
+fn old_linux(release: &str) -> Option<String> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next()?.parse().ok();
+    let version: (u32, u32) = (number()?, number()?);
+    let (major, minor) = OLDEST_LINUX;
+    (version < OLDEST_LINUX).then(|| {
+        format!("Linux {release} is older than {major}.{minor}, the oldest this gateway is made for: if its table is refused, that is why; install a newer kernel")
+    })
 }
 
 /// Names a resource that is published by another address where we translate nothing.
@@ -213,6 +229,17 @@ mod tests {
             "[knock]\ninterfaces = [\"{interface}\"]\nport = {port}\npublic = \"192.0.2.1:1\"\n[wireguard]\ninterface = \"spatest0\"\naddresses = [\"10.200.0.1/16\"]\n[paths]\nstate = \"/nowhere\"\n"
         );
         Config::parse(&text, Path::new("/etc/spa/gateway.toml")).expect("sound")
+    }
+
+    #[test]
+    fn a_kernel_that_is_too_old_is_told_of() {
+        for old in ["4.14.336", "5.4.0-216-generic", "5.9", "4.19.0+"] {
+            let line = old_linux(old).expect("a warning");
+            assert!(line.starts_with(&format!("Linux {old} is older than 5.10")));
+        }
+        for fine in ["5.10.0", "5.15.167", "6.1.0-31-amd64", "10.0", "strange"] {
+            assert_eq!(old_linux(fine), None, "{fine}");
+        }
     }
 
     #[test]
