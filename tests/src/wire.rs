@@ -40,25 +40,29 @@ pub struct Seen {
     pub packet: Packet,
 }
 
-/// A running capture.
+/// A running capture that keeps nothing: each packet is given away. Dropping it ends it.
 #[derive(Debug)]
-pub struct Wire {
-    seen: Arc<Mutex<Vec<Seen>>>,
+pub struct Capture {
     stop: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
 }
 
-impl Wire {
-    /// Captures one direction of one interface. When this returns, nothing that follows is missed.
+impl Capture {
+    /// Captures one direction of one interface, and gives the bytes of each packet from the IP header on. When this returns,
+    /// nothing that follows is missed.
     ///
     /// # Errors
     /// When the interface does not exist or the socket is refused.
-    pub fn tap(space: &Namespace, interface: &str, direction: Direction) -> anyhow::Result<Self> {
-        let seen = Arc::new(Mutex::new(Vec::new()));
+    pub fn start(
+        space: &Namespace,
+        interface: &str,
+        direction: Direction,
+        each: impl FnMut(&[u8]) + Send + 'static,
+    ) -> anyhow::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (ready, opened) = mpsc::channel();
         let (space, interface) = (space.clone(), interface.to_owned());
-        let (their_seen, their_stop) = (Arc::clone(&seen), Arc::clone(&stop));
+        let their_stop = Arc::clone(&stop);
         let reader = std::thread::spawn(move || {
             let socket = match space.enter().and_then(|()| open(&interface, direction)) {
                 Ok(socket) => {
@@ -70,14 +74,49 @@ impl Wire {
                     return;
                 }
             };
-            read_all(&socket, &their_seen, &their_stop);
+            read_all(&socket, each, &their_stop);
         });
         opened.recv().context("the capture thread died")??;
         Ok(Self {
-            seen,
             stop,
             reader: Some(reader),
         })
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(reader) = self.reader.take() {
+            let _a_panic_shows_in_the_lock = reader.join();
+        }
+    }
+}
+
+/// A running capture, and what it saw.
+#[derive(Debug)]
+pub struct Wire {
+    seen: Arc<Mutex<Vec<Seen>>>,
+    capture: Capture,
+}
+
+impl Wire {
+    /// Captures one direction of one interface. When this returns, nothing that follows is missed.
+    ///
+    /// # Errors
+    /// When the interface does not exist or the socket is refused.
+    pub fn tap(space: &Namespace, interface: &str, direction: Direction) -> anyhow::Result<Self> {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let their_seen = Arc::clone(&seen);
+        let keep = move |bytes: &[u8]| {
+            if let Some(packet) = Packet::parse(bytes) {
+                let at = Instant::now();
+                let mut seen = their_seen.lock().expect("no holder panics");
+                seen.push(Seen { at, packet });
+            }
+        };
+        let capture = Capture::start(space, interface, direction, keep)?;
+        Ok(Self { seen, capture })
     }
 
     /// What has been captured so far.
@@ -110,27 +149,14 @@ impl Wire {
     }
 
     /// Ends the capture and gives everything it saw.
-    pub fn finish(mut self) -> Vec<Seen> {
-        self.end();
+    pub fn finish(self) -> Vec<Seen> {
+        drop(self.capture);
         std::mem::take(&mut self.seen.lock().expect("no reader panics"))
     }
 
     fn first(&self, which: impl Fn(&Packet) -> bool) -> Option<Seen> {
         let seen = self.seen.lock().expect("no reader panics");
         seen.iter().find(|seen| which(&seen.packet)).cloned()
-    }
-
-    fn end(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(reader) = self.reader.take() {
-            let _a_panic_shows_in_the_lock = reader.join();
-        }
-    }
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        self.end();
     }
 }
 
@@ -247,7 +273,7 @@ fn filter(index: u32, direction: Direction) -> [SockFilter; 9] {
     ]
 }
 
-fn read_all(socket: &Socket, seen: &Mutex<Vec<Seen>>, stop: &AtomicBool) {
+fn read_all(socket: &Socket, mut each: impl FnMut(&[u8]), stop: &AtomicBool) {
     let mut buffer = vec![0; 65536];
     loop {
         // What is queued when the stop comes is still taken; what comes later is not waited for.
@@ -256,14 +282,7 @@ fn read_all(socket: &Socket, seen: &Mutex<Vec<Seen>>, stop: &AtomicBool) {
             return;
         }
         match (&*socket).read(&mut buffer) {
-            Ok(length) => {
-                if let Some(packet) = Packet::parse(&buffer[..length]) {
-                    let at = Instant::now();
-                    seen.lock()
-                        .expect("no holder panics")
-                        .push(Seen { at, packet });
-                }
-            }
+            Ok(length) => each(&buffer[..length]),
             Err(_) if stopping => return,
             // A timeout, or the interface went down for a moment.
             Err(_) => {}

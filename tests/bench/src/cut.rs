@@ -12,6 +12,7 @@ use spa_tests::gateway::Gateway;
 use spa_tests::program::Program;
 use spa_tests::topology::{SERVER, Town, endpoint};
 use spa_tests::wait::{wait_until, watch};
+use spa_tests::wire::{Capture, Direction};
 
 use crate::Pass;
 use crate::figures::{Figures, ms};
@@ -35,6 +36,7 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
     let mut told = Vec::new();
     for machine in machines.iter().cycle().take(pass.of(15, 50)) {
         machine.space().run(|| machine.knock(&["beat"]))??;
+        let _beat = Beat::start(machine)?;
         let (last, took) = cut(&gateway, machine, &arrivals)?;
         times.push(last);
         told.push(took);
@@ -62,7 +64,7 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
         times.p99(),
         "ms",
     ));
-    under_iperf(pass, (&town, &gateway), &machines, &arrivals, table)?;
+    under_iperf(pass, (&town, &gateway), &machines, table)?;
     for cause in CAUSES {
         let mut times = Vec::new();
         for machine in machines.iter().cycle().take(pass.of(10, 30)) {
@@ -71,7 +73,8 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
             let command = filled(cause.command);
             let words: Vec<&str> = command.iter().map(String::as_str).collect();
             machine.space().run(|| machine.knock(&["beat"]))??;
-            times.push(last_packet(&gateway, machine, &arrivals, &words)?.0);
+            let _beat = Beat::start(machine)?;
+            times.push(last_packet(&gateway, &arrivals, &words)?.0);
             machine.forget()?;
             let back = filled(cause.back);
             let words: Vec<&str> = back
@@ -101,23 +104,21 @@ fn under_iperf(
     pass: Pass,
     (town, gateway): (&Town, &Gateway),
     machines: &[Machine],
-    arrivals: &Arrivals,
     table: &mut Table,
 ) -> anyhow::Result<()> {
     if Command::new("iperf3").arg("--version").output().is_err() {
         table.skip("`session cut` under iperf3: not installed (apt-get install iperf3)");
         return Ok(());
     }
+    let (arrivals, _capture) = Arrivals::of_everything(town)?;
     let mut times = Vec::new();
     for machine in machines.iter().cycle().take(pass.of(20, 100)) {
         let _server = iperf(town, town.lan.command("iperf3"), &["-s", "-1"], "listening")?;
-        machine
-            .space()
-            .run(|| machine.knock(&["beat", "iperf"]))??;
+        machine.space().run(|| machine.knock(&["iperf"]))??;
         let client = machine.space().command("iperf3");
         let args = ["-c", SERVER, "-t", "60", "-i", "0.2"];
         let _client = iperf(town, client, &args, "bits/sec")?;
-        times.push(cut(gateway, machine, arrivals)?.0);
+        times.push(cut(gateway, machine, &arrivals)?.0);
         machine.forget()?;
     }
     let times = Figures::new(times);
@@ -165,7 +166,7 @@ const CAUSES: [Cause; 2] = [
 /// Milliseconds to the last packet, and what the command says it took.
 fn cut(gateway: &Gateway, machine: &Machine, arrivals: &Arrivals) -> anyhow::Result<(f64, f64)> {
     let command = ["session", "cut", &machine.name, "--json"];
-    let (last, said) = last_packet(gateway, machine, arrivals, &command)?;
+    let (last, said) = last_packet(gateway, arrivals, &command)?;
     let said: serde_json::Value =
         serde_json::from_slice(&said).context("what the cut says is JSON")?;
     let took = said["took_ms"].as_f64();
@@ -175,11 +176,9 @@ fn cut(gateway: &Gateway, machine: &Machine, arrivals: &Arrivals) -> anyhow::Res
 /// Milliseconds from the start of a command of `spa-admin` to the last packet, and what the command says.
 fn last_packet(
     gateway: &Gateway,
-    machine: &Machine,
     arrivals: &Arrivals,
     command: &[&str],
 ) -> anyhow::Result<(f64, Vec<u8>)> {
-    let beat = Beat::start(machine)?;
     arrivals.forget();
     wait_until("the stream flows", Duration::from_secs(5), || {
         (arrivals.seen().0 > 100).then_some(())
@@ -202,7 +201,6 @@ fn last_packet(
         let (_, last) = arrivals.seen();
         (last.elapsed() >= SILENT).then_some(last)
     })?;
-    drop(beat);
     Ok((ms(last.saturating_duration_since(begun)), output.stdout))
 }
 
@@ -224,6 +222,18 @@ impl Arrivals {
             }
         });
         Ok(Self(seen))
+    }
+
+    /// What comes out of the tunnels for the resources, whatever it is: a stream too fast for a socket of its own.
+    fn of_everything(town: &Town) -> anyhow::Result<(Self, Capture)> {
+        let seen = Arc::new(Mutex::new((0, Instant::now())));
+        let theirs = Arc::clone(&seen);
+        let count = move |_: &[u8]| {
+            let mut seen = theirs.lock().expect("no holder panics");
+            *seen = (seen.0 + 1, Instant::now());
+        };
+        let capture = Capture::start(&town.lan, "eth0", Direction::Incoming, count)?;
+        Ok((Self(seen), capture))
     }
 
     fn seen(&self) -> (u64, Instant) {
