@@ -216,3 +216,6 @@ pub fn rekey(
     ]
     .into())
 }
+
+#[cfg(test)]
+mod tests;
