@@ -15,8 +15,10 @@ core=(guard factors spent tags bucket policy/decide intake work knock_keys perso
 out=${MUTANTS_DIR:-$PWD/target/mutants}
 mkdir -p "$out/copy" "$out/said"
 export CARGO_TARGET_DIR=$out/target CARGO_PROFILE_DEV_DEBUG=0
-# What is changed is compiled a little better than in a test, since it is run more often than built.
-faster=(--config=profile.dev.package.spa-proto.opt-level=1 --config=profile.dev.package.spa-gateway-core.opt-level=1)
+# What is changed is compiled a little better than in a test, since it is run more often than built. The first test that fails is
+# enough; only with this variable does libtest take the option, and the runner keeps it off the build.
+faster=(--config=profile.dev.package.spa-proto.opt-level=1 --config=profile.dev.package.spa-gateway-core.opt-level=1 "--config=target.'cfg(all())'.runner=['env','RUSTC_BOOTSTRAP=1']")
+enough=(-- -Zunstable-options --fail-fast)
 
 # A file that is equal keeps its age: Cargo builds what differs.
 git ls-files -z | while IFS= read -r -d '' file; do
@@ -31,14 +33,14 @@ try() {
     for name in "$@"; do
         [ -z "${FILES:-}" ] || [[ " $FILES " == *" $name.rs "* ]] || continue
         # Once without any change: what fails by itself notices nothing.
-        [ "$before" ] || "$cargo" "${faster[@]}" test --locked -q --all-features --lib -p "$package" >"$out/said/$package.txt" 2>&1 ||
+        [ "$before" ] || "$cargo" "${faster[@]}" test --locked -q --all-features --lib -p "$package" "${enough[@]}" >"$out/said/$package.txt" 2>&1 ||
             { echo "mutants: the tests of $package fail as they are: $out/said/$package.txt" >&2; exit 1; }
         before=done
         said=$out/said/${name//\//-}
         rm -rf "$said"
         mkdir -p "$said"
         "$cargo" mutants --in-place --baseline=skip --no-shuffle --colors never --timeout 120 --build-timeout 900 -p "$package" -f "$folder/$name.rs" \
-            --exclude-re 'impl (fmt::)?Debug' --exclude-re 'impl (fmt::)?Display' -o "$said" --all-features --cargo-arg=--locked --cargo-arg=--lib "${faster[@]/#/--cargo-arg=}" \
+            --exclude-re 'impl (fmt::)?Debug' --exclude-re 'impl (fmt::)?Display' -o "$said" --all-features --cargo-arg=--locked --cargo-arg=--lib "${faster[@]/#/--cargo-arg=}" -- "${enough[@]}" \
             >"$said/progress.txt" 2>&1 || missed=1
         printf '%-16s' "$name.rs"
         for kind in caught missed timeout unviable; do

@@ -118,6 +118,17 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_offered_from_the_millisecond_on_that_was_said() {
+        let mut bucket = Bucket::holding(&MESSAGES, 1, at(0));
+        assert!(bucket.offers(at(0)));
+        assert_eq!(bucket.next_in(at(0)), Duration::ZERO);
+        assert_eq!(bucket.take(at(0)), Ok(()));
+        assert_eq!(bucket.next_in(at(500)), Duration::from_millis(1_500));
+        assert!(!bucket.offers(at(1_999)));
+        assert!(bucket.offers(at(2_000)));
+    }
+
+    #[test]
     fn an_earlier_moment_gives_nothing_back() {
         let mut bucket = Bucket::holding(&MESSAGES, 1, at(5_000));
         assert_eq!(bucket.take(at(4_000)), Ok(()));

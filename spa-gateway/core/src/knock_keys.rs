@@ -196,6 +196,56 @@ mod tests {
         assert_eq!(keys.newest(now).map(|key| key.kid), Some(1));
     }
 
+    /// A prekey's `not_after` lies 15 days ahead at most, to the millisecond (SPEC §6).
+    #[test]
+    fn a_key_is_handed_out_as_long_as_a_client_takes_it() {
+        let longest = u64::try_from(LONGEST_PREKEY.as_millis()).expect("fits");
+        let accepted = u64::try_from(ACCEPTED.as_millis()).expect("fits");
+        let week = u64::try_from(HANDED_OUT.as_millis()).expect("fits");
+        assert_eq!((week, accepted), (604_800_000, 1_209_600_000));
+        let made = longest * 2;
+        let mut keys = KnockKeys::restore([row(0, 0), row(1, made)].into()).expect("kid 0");
+        let not_after = made + accepted;
+        for (now, handed_out) in [
+            (not_after - longest - 1, false),
+            (not_after - longest, true),
+            (not_after - 1, true),
+            (not_after, false),
+        ] {
+            let newest = keys.newest(WallTime::from_millis(now));
+            assert_eq!(newest.is_some(), handed_out, "{now}");
+            if let Some(newest) = newest {
+                let of = KnockSecret::from_bytes([0x41; 32]).public();
+                assert_eq!((newest.kid, newest.public), (1, of));
+                assert_eq!(newest.not_after, WallTime::from_millis(not_after));
+            }
+        }
+        assert_eq!(
+            keys.erase_past(WallTime::from_millis(not_after - longest)),
+            []
+        );
+        assert_eq!(
+            keys.erase_past(WallTime::from_millis(not_after - longest - 1)),
+            [1]
+        );
+        assert_eq!(
+            keys.identity(),
+            KnockSecret::from_bytes([0x40; 32]).public()
+        );
+        assert!(keys.live(1, WallTime::from_millis(made)).is_none());
+    }
+
+    #[test]
+    fn a_key_made_in_this_millisecond_is_not_old_and_one_made_ahead_is() {
+        let at = |now| WallTime::from_millis(now);
+        let keys = KnockKeys::restore([row(0, 0), row(9, 5)].into()).expect("kid 0");
+        assert_eq!(keys.due(at(5)), None);
+        assert_eq!(keys.due(at(4)), Some(10));
+        assert_eq!(keys.due(at(6)), None);
+        let keys = KnockKeys::restore([row(0, 0), row(255, 5), row(1, 4)].into()).expect("kid 0");
+        assert_eq!(keys.due(at(4)), Some(2), "1 is in use, and 0 never rotates");
+    }
+
     #[test]
     fn no_more_than_three_keys_rotate() {
         let keys = KnockKeys::restore((0..=3).map(|kid| row(kid, 0)).collect()).expect("kid 0");

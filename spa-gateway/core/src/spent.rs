@@ -46,6 +46,12 @@ impl SpentSet {
 mod tests {
     use super::*;
 
+    /// Six at once, and one every 2 s for the four minutes of the window.
+    #[test]
+    fn the_set_has_room_for_all_that_can_pass() {
+        assert_eq!(MAX_SPENT, 126);
+    }
+
     #[test]
     fn a_full_set_lets_nothing_pass_and_empties_with_its_slots() {
         let slot = Slot::from_minutes(5);

@@ -164,6 +164,7 @@ mod tests {
         }
         table.slide(window(99), all());
         assert_eq!(table.len(), 10);
+        assert!(table.lags(window(100)) && !table.lags(window(99)));
         table.slide(None, all());
         assert_eq!((table.len(), table.is_open()), (0, false));
     }

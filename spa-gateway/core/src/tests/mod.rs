@@ -17,4 +17,5 @@ mod people;
 mod policy;
 mod restart;
 mod rig;
+mod steps;
 mod usual;
