@@ -63,12 +63,15 @@ impl Gateway {
         }
     }
 
-    /// Steps 6 and 7. Its credential may have lost the key while the knock waited.
+    /// Steps 6 and 7. Its credential may have lost the key, or come to its end, while the knock waited.
     fn open(&self, queued: QueuedKnock, now: Now) -> Result<UnderstoodKnock, Refusal> {
         let QueuedKnock { knock, arrival } = queued;
         let credential = self
             .honoured(arrival.key.credential)
             .ok_or(Refusal::CredentialDisabled)?;
+        if credential.has_expired(now.wall) {
+            return Err(Refusal::CredentialExpired);
+        }
         let key = credential
             .keys
             .get(&arrival.key.number)

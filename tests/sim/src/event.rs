@@ -197,7 +197,7 @@ impl Ask {
 }
 
 impl Flaw {
-    fn read(byte: u8) -> Self {
+    pub(crate) fn read(byte: u8) -> Self {
         match byte {
             0..=179 => Self::None,
             180..=199 => Self::Password,
@@ -211,7 +211,7 @@ impl Flaw {
 }
 
 impl Fate {
-    fn read(byte: u8) -> Self {
+    pub(crate) fn read(byte: u8) -> Self {
         let late = u16::from(byte % 32) * 117;
         match byte {
             0..=139 => Self::Arrives,
@@ -223,7 +223,7 @@ impl Fate {
 }
 
 impl Span {
-    fn read(byte: u8) -> Self {
+    pub(crate) fn read(byte: u8) -> Self {
         const SPANS: [u32; 16] = [
             1, 20, 30, 300, 800, 1_000, 2_000, 3_000, 8_000, 11_000, 31_000, 61_000, 91_000,
             180_000, 660_000, 2_000_000,
@@ -233,7 +233,7 @@ impl Span {
 }
 
 impl ClockSet {
-    fn read(byte: u8) -> Self {
+    pub(crate) fn read(byte: u8) -> Self {
         match byte {
             0..=39 => Self::By(-3_600),
             40..=79 => Self::By(86_400),
@@ -247,7 +247,7 @@ impl ClockSet {
 }
 
 impl Act {
-    fn read(byte: u8) -> Self {
+    pub(crate) fn read(byte: u8) -> Self {
         match byte % 8 {
             0 => Self::DisablePerson,
             1 | 2 => Self::EnablePerson,

@@ -60,7 +60,14 @@ pub(crate) struct Host {
 }
 
 /// Random bytes that count up, so that every run is the same.
-struct Counting(u64);
+pub(crate) struct Counting(u64);
+
+impl Counting {
+    /// Those of one gateway.
+    pub(crate) const fn of(gateway: usize) -> Self {
+        Self(gateway as u64 * 1_000_000_007)
+    }
+}
 
 impl Entropy for Counting {
     fn fill(&mut self, _: Purpose, out: &mut [u8]) {
@@ -88,7 +95,7 @@ impl Host {
             store,
             disk: Disk::default(),
             kernel: Kernel::default(),
-            entropy: Counting(number as u64 * 1_000_000_007),
+            entropy: Counting::of(number),
             offset: 0,
             trust: ClockTrust::Trusted,
             stalled: false,

@@ -9,7 +9,7 @@ use spa_gateway_core::{Gateway, Moment, Now, Refusal, Snapshot, Standing};
 use spa_proto::SessionId;
 
 use crate::client::{Facts, Kind, Packet};
-use crate::place;
+use crate::{place, turns};
 
 /// SPEC §7: F, and how long a failed transaction is remembered.
 const F: u64 = 90_000;
@@ -231,7 +231,7 @@ impl Judge {
         person && self.books.get(&seat).is_some_and(|book| book.enabled)
     }
 
-    /// Whose knocks wait. Only the gateway's own list says so when there are several: it is read off its `Debug`.
+    /// Whose knocks wait. Only the gateway's own list says so when there are several.
     pub(crate) fn turns(&self, gateway: &Gateway) -> Vec<usize> {
         if self.waiting.len() < 2 {
             // Asked before and after: afterwards the only one that waited may be gone.
@@ -242,15 +242,11 @@ impl Judge {
                 waits.collect()
             };
         }
-        let all = format!("{gateway:?}");
-        let turns = all
-            .split_once("turns: [")
-            .and_then(|(_, rest)| rest.split_once(']'));
-        let seats = (0..place::SEATS).filter(|seat| {
-            let id = format!("{:?}", place::credential(*seat));
-            turns.is_some_and(|(turns, _)| turns.contains(&id))
-        });
-        seats.collect()
+        let all = (0..place::SEATS).map(place::credential).collect();
+        turns::waiting(gateway, all)
+            .into_iter()
+            .map(place::seat_of)
+            .collect()
     }
 
     /// The knock of a seat was worked on: whether that outcome was right.

@@ -8,12 +8,15 @@
 //! fuzzer ─ bytes ┘            └───── Judge: what an obvious gateway would have done
 //! ```
 //!
+//! Enrolling has a town of its own ([`enrolment`]): invites, laptops, a thief, the same network and the same crashes.
+//!
 //! Everything that happens is in the row of events, so a row is a run: [`run`] gives the first broken promise,
 //! [`shrink`] makes the row shorter as long as it breaks.
 
 mod client;
 mod dice;
 mod disk;
+pub mod enrolment;
 pub mod event;
 mod host;
 mod judge;
@@ -23,6 +26,7 @@ mod place;
 mod shrink;
 mod store;
 mod town;
+mod turns;
 
 pub use dice::Dice;
 pub use event::Event;
@@ -32,11 +36,14 @@ pub use town::{Broken, Tally, run};
 /// Gives the events of a seed.
 #[must_use]
 pub fn events_of(seed: u64) -> Vec<Event> {
+    row_of(seed, Event::read)
+}
+
+/// Reads 40 events and more off the dice of a seed.
+fn row_of<E>(seed: u64, read: impl Fn(&mut dyn FnMut() -> u8) -> E) -> Vec<E> {
     let mut dice = Dice::new(seed);
     let count = 40 + usize::from(dice.byte()) / 2;
-    (0..count)
-        .map(|_| Event::read(&mut || dice.byte()))
-        .collect()
+    (0..count).map(|_| read(&mut || dice.byte())).collect()
 }
 
 /// The most events of a fuzzer's input, so that it stays fast.

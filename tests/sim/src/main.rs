@@ -1,8 +1,10 @@
-//! `sim [RUNS [FIRST-SEED]]`: runs seeds, prints the first that breaks a promise, made as short as it goes.
+//! `sim [RUNS [FIRST-SEED]]`: runs seeds, in the town and where people enrol; prints the first that breaks a promise, made as short
+//! as it goes.
 
+use std::fmt::Debug;
 use std::process::ExitCode;
 
-use spa_sim::{Tally, events_of, run, shrink};
+use spa_sim::{Broken, Tally, enrolment, events_of, run, shrink};
 
 fn main() -> ExitCode {
     let mut numbers = std::env::args().skip(1).map(|text| text.parse::<u64>());
@@ -13,31 +15,49 @@ fn main() -> ExitCode {
         eprintln!("sim: RUNS and FIRST-SEED are numbers");
         return ExitCode::from(2);
     };
-    let mut all = Tally::default();
+    let mut town = Tally::default();
+    let mut enrolled = enrolment::Tally::default();
     for seed in first..first.saturating_add(runs) {
-        let events = events_of(seed);
-        match run(&events) {
-            Ok(tally) => {
-                all.packets += tally.packets;
-                all.accepted += tally.accepted;
-                all.replies += tally.replies;
-                all.handshakes += tally.handshakes;
-            }
-            Err(broken) => {
-                println!("seed {seed} breaks a promise {broken}");
-                let shorter = shrink(events);
-                if let Err(broken) = run(&shorter) {
-                    println!("{} events are enough, {broken}", shorter.len());
-                }
-                shorter
-                    .iter()
-                    .enumerate()
-                    .for_each(|(at, event)| println!("{at:3} {event:?}"));
-                println!("again: cargo run -p spa-sim -- 1 {seed}");
-                return ExitCode::FAILURE;
-            }
+        let here = one(seed, events_of(seed), run).map(|tally| {
+            town.packets += tally.packets;
+            town.accepted += tally.accepted;
+            town.replies += tally.replies;
+            town.handshakes += tally.handshakes;
+        });
+        let there = one(seed, enrolment::deeds_of(seed), enrolment::run).map(|tally| {
+            enrolled.enrolled += tally.enrolled;
+            enrolled.used += tally.used;
+            enrolled.voided += tally.voided;
+            enrolled.late += tally.late;
+        });
+        if here.is_none() || there.is_none() {
+            return ExitCode::FAILURE;
         }
     }
-    println!("{runs} runs from seed {first}, every promise held: {all:?}");
+    println!(
+        "{runs} runs from seed {first}, every promise held: {town:?}, enrolments {enrolled:?}"
+    );
     ExitCode::SUCCESS
+}
+
+/// One run of a seed; says what broke, if something did.
+fn one<E: Clone + Debug, T>(
+    seed: u64,
+    events: Vec<E>,
+    run: impl Fn(&[E]) -> Result<T, Broken>,
+) -> Option<T> {
+    let broken = match run(&events) {
+        Ok(tally) => return Some(tally),
+        Err(broken) => broken,
+    };
+    println!("seed {seed} breaks a promise {broken}");
+    let shorter = shrink(events, &run);
+    if let Err(broken) = run(&shorter) {
+        println!("{} events are enough, {broken}", shorter.len());
+    }
+    for (at, event) in shorter.iter().enumerate() {
+        println!("{at:3} {event:?}");
+    }
+    println!("again: cargo run -p spa-sim -- 1 {seed}");
+    None
 }

@@ -5,32 +5,37 @@ use std::rc::Rc;
 
 use spa_gateway_core::Moment;
 
-use crate::client::Packet;
 use crate::event::Fate;
 
 /// The most packets the attacker keeps.
 const TAPE: usize = 256;
 
 /// A packet on its way.
-pub(crate) struct Flying {
+pub(crate) struct Flying<P> {
     pub(crate) at: Moment,
     pub(crate) to: usize,
     pub(crate) source: SocketAddr,
-    pub(crate) packet: Rc<Packet>,
+    pub(crate) packet: Rc<P>,
 }
 
-/// The network.
-#[derive(Default)]
-pub(crate) struct Network {
-    flying: Vec<Flying>,
-    tape: Vec<Rc<Packet>>,
+/// The network, for packets of one kind.
+pub(crate) struct Network<P> {
+    flying: Vec<Flying<P>>,
+    tape: Vec<Rc<P>>,
 }
 
-impl Network {
+impl<P> Network<P> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            flying: Vec::new(),
+            tape: Vec::new(),
+        }
+    }
+
     /// Sends a packet; it may be lost, late or doubled.
     pub(crate) fn send(
         &mut self,
-        packet: &Rc<Packet>,
+        packet: &Rc<P>,
         to: usize,
         source: SocketAddr,
         fate: Fate,
@@ -54,14 +59,14 @@ impl Network {
     }
 
     /// The attacker hears it, whatever becomes of it.
-    pub(crate) fn overhear(&mut self, packet: &Rc<Packet>) {
+    pub(crate) fn overhear(&mut self, packet: &Rc<P>) {
         if self.tape.len() < TAPE {
             self.tape.push(Rc::clone(packet));
         }
     }
 
     /// A packet off the tape; the newest is 0.
-    pub(crate) fn heard(&self, number: u8) -> Option<Rc<Packet>> {
+    pub(crate) fn heard(&self, number: u8) -> Option<Rc<P>> {
         let back = usize::from(number) % self.tape.len().max(1);
         self.tape.iter().rev().nth(back).map(Rc::clone)
     }
@@ -72,7 +77,7 @@ impl Network {
     }
 
     /// Takes one that has arrived.
-    pub(crate) fn take(&mut self, now: Moment) -> Option<Flying> {
+    pub(crate) fn take(&mut self, now: Moment) -> Option<Flying<P>> {
         let at = self.flying.iter().position(|flying| flying.at <= now)?;
         Some(self.flying.remove(at))
     }

@@ -1,11 +1,10 @@
 //! A shorter row of events that still breaks a promise.
 
-use crate::event::Event;
-use crate::town::run;
+use crate::town::Broken;
 
 /// Drops events, in ever smaller pieces, as long as what is left still breaks.
 #[must_use]
-pub fn shrink(mut events: Vec<Event>) -> Vec<Event> {
+pub fn shrink<E: Clone, T>(mut events: Vec<E>, run: impl Fn(&[E]) -> Result<T, Broken>) -> Vec<E> {
     // What comes after the break did not cause it.
     if let Err(broken) = run(&events) {
         events.truncate(broken.at.saturating_add(1));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use spa_gateway_core::{ClockTrust, Moment, Now};
 use spa_proto::WallTime;
 
-use crate::client::{Seat, source};
+use crate::client::{Packet, Seat, source};
 use crate::event::{Ask, ClockSet, Event, Fate, Flaw, Span};
 use crate::host::Host;
 use crate::network::Network;
@@ -45,7 +45,7 @@ struct Town {
     hosts: Vec<Host>,
     seats: Vec<Seat>,
     places: [u8; CLIENTS.len()],
-    network: Network,
+    network: Network<Packet>,
     tally: Tally,
     /// Whose packets were sent, so that the end sees to them.
     touched: [bool; SEATS],
@@ -56,7 +56,15 @@ struct Town {
 /// # Errors
 /// The first promise that was broken.
 pub fn run(events: &[Event]) -> Result<Tally, Broken> {
-    std::panic::catch_unwind(|| happen_all(events)).unwrap_or_else(|panicked| {
+    or_panic(events.len(), || happen_all(events))
+}
+
+/// A panic is a broken promise too; nobody knows of which event.
+pub(crate) fn or_panic<T>(
+    end: usize,
+    run: impl FnOnce() -> Result<T, Broken> + std::panic::UnwindSafe,
+) -> Result<T, Broken> {
+    std::panic::catch_unwind(run).unwrap_or_else(|panicked| {
         let what = panicked.downcast_ref::<String>().cloned();
         let what = what.or_else(|| {
             panicked
@@ -64,7 +72,7 @@ pub fn run(events: &[Event]) -> Result<Tally, Broken> {
                 .map(|text| (*text).to_owned())
         });
         Err(Broken {
-            at: events.len(),
+            at: end,
             what: format!("a panic: {}", what.unwrap_or_default()),
         })
     })
@@ -93,7 +101,7 @@ impl Town {
             seats: (0..SEATS).map(Seat::new).collect(),
             // bo lives where ana does.
             places: [0, 1, 2, 0],
-            network: Network::default(),
+            network: Network::new(),
             tally: Tally::default(),
             touched: [false; SEATS],
         })
@@ -246,7 +254,7 @@ impl Town {
         self.send(&packet, fate)
     }
 
-    fn send(&mut self, packet: &Rc<crate::client::Packet>, fate: Fate) -> Result<(), String> {
+    fn send(&mut self, packet: &Rc<Packet>, fate: Fate) -> Result<(), String> {
         let seat = packet.facts.seat;
         self.touched[seat] = true;
         let from = source(client_of(seat), self.places[client_of(seat)]);

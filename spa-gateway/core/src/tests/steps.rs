@@ -211,6 +211,29 @@ fn an_invite_makes_six_candidates_within_ten_minutes_of_the_first() {
     }
 }
 
+/// The simulator found it: a second ENROL that waits for the first, which hangs, is worked on when the invite is over.
+#[test]
+fn a_knock_that_waited_past_the_end_of_its_invite_is_refused() {
+    let mut rig = Rig::with(&[]);
+    let mut device = invited(&mut rig);
+    let end = Duration::from_secs(24 * 60 * 60);
+    rig.pass(end - Duration::from_secs(1));
+    for _ in 0..2 {
+        let ask = device.enrol_ask();
+        let request = device.request(ask, rig.now);
+        let (info, ext) = request.encode().expect("fits");
+        let packet = device.build(&info, &ext, rig.now).packet;
+        assert_eq!(rig.take_in(&packet, device.source), Ok(()));
+        rig.work();
+    }
+    assert_eq!(rig.gateway.waiting_knocks(), 1, "the first hangs");
+    rig.now.wall = rig.now.wall.saturating_add(Duration::from_secs(1));
+    rig.now.mono = rig.now.mono.after(Duration::from_secs(1));
+    rig.run();
+    assert_eq!(rig.count(Refusal::CredentialExpired), 1);
+    assert_eq!(rig.replies.len(), 1);
+}
+
 #[test]
 fn an_invite_is_of_one_device_and_void_for_both_once_a_second_one_shows_it() {
     let mut rig = Rig::with(&[]);
