@@ -23,8 +23,9 @@ pub(super) struct Letter {
     pub(super) bytes: [u8; 512],
     pub(super) laptop: usize,
     pub(super) gateway: usize,
-    /// Which packet of all.
+    /// Which packet of all, and when it was made.
     pub(super) serial: u32,
+    pub(super) made: u64,
     pub(super) credential: CredentialId,
     /// The key it was made with: the invite's or the one that ENROLLED gave.
     pub(super) key: CredentialKey,
@@ -206,6 +207,7 @@ impl Laptop {
             laptop: self.number,
             gateway: invited.gateway,
             serial,
+            made: wall,
             credential: invited.credential,
             key: key.duplicate(),
             q: q.public(),
@@ -215,7 +217,7 @@ impl Laptop {
         })
     }
 
-    /// Takes a reply. `right`: whether the gateway's clock was never set, so that nothing in it may be odd.
+    /// Takes a reply. `right`: whether it comes soon and the gateway's clock was never set, so that nothing in it may be odd.
     pub(super) fn hear(
         &mut self,
         letter: &Letter,

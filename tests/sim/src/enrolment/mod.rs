@@ -257,6 +257,7 @@ impl Hall {
                 let laptop = letter.laptop;
                 let here = to.port() == source(laptop, 0).port();
                 let lost = letter.serial % 7 == 6;
+                let right = right && wall.abs_diff(letter.made) <= 20_000;
                 if here && !lost {
                     self.laptops[laptop].hear(&letter, bytes.as_slice(), wall, right)?;
                 }
