@@ -8,7 +8,7 @@ use std::alloc::System;
 
 use spa_gateway::capture::{Frame, KnownTags};
 use spa_gateway_core::{Gateway, Refusal};
-use spa_tests::machines::{NOW, datagram, filled, gateway, keys, knock};
+use spa_tests::machines::{MACHINES, NOW, datagram, filled, gateway, keys, knock};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -28,7 +28,7 @@ fn allocations(of: impl FnOnce()) -> usize {
 fn refused(gateway: &mut Gateway, packets: &[[u8; 512]], refusal: Refusal) -> usize {
     allocations(|| {
         for packet in packets {
-            let outcome = gateway.handle_datagram(datagram(packet), NOW);
+            let outcome = gateway.handle_datagram(datagram(0, packet), NOW);
             assert_eq!(outcome, Err(refusal));
         }
     })
@@ -36,7 +36,7 @@ fn refused(gateway: &mut Gateway, packets: &[[u8; 512]], refusal: Refusal) -> us
 
 #[test]
 fn junk_allocates_nothing_before_step_4() {
-    let mut gateway = gateway().expect("a gateway");
+    let mut gateway = gateway(MACHINES).expect("a gateway");
     let bytes: Vec<u8> = Vec::new();
     assert_eq!(
         allocations(|| drop(vec![bytes; 3])),
@@ -57,7 +57,7 @@ fn junk_allocates_nothing_before_step_4() {
     // A knock that was taken in once: whoever captured it and sends it again is told apart by the set of spent ones.
     let spent = [knock(7).expect("a knock"); COUNT as usize];
     let taken_in = allocations(|| {
-        let outcome = gateway.handle_datagram(datagram(&spent[0]), NOW);
+        let outcome = gateway.handle_datagram(datagram(0, &spent[0]), NOW);
         assert_eq!(outcome, Ok(()));
     });
     assert!(taken_in > 0, "step 4 remembers it, and it is queued");

@@ -25,8 +25,6 @@ unset RUSTUP_TOOLCHAIN
 # Nothing unwinds in a program that aborts, and its tables are a tenth of it.
 programs_flags="-Ctarget-feature=+crt-static -Clink-self-contained=no -Cforce-unwind-tables=no"
 tests_flags="-Ctarget-feature=+crt-static -Clink-self-contained=no"
-# What the store never asks of SQLite.
-export LIBSQLITE3_FLAGS="-USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS -USQLITE_ENABLE_FTS5 -USQLITE_ENABLE_RTREE -USQLITE_ENABLE_DBSTAT_VTAB -USQLITE_ENABLE_STAT4 -USQLITE_ENABLE_LOAD_EXTENSION -DSQLITE_OMIT_LOAD_EXTENSION -USQLITE_SOUNDEX -DSQLITE_OMIT_JSON"
 jobs=${JOBS:-$(nproc)}
 # Gateway, admin and enforcer, stripped, bytes, on aarch64: 6 MiB.
 budget=6291456

@@ -1,38 +1,33 @@
-//! A core that knows a thousand machines, and packets for it: to be counted, where nothing may differ between two runs.
+//! A core that knows machines, and packets for it: to be counted, where nothing may differ between two runs.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use anyhow::Context;
 use spa_gateway_core::{
-    ClockTrust, CredentialRow, Datagram, Gateway, KeyKind, KeyRow, KnockKeyRow, Moment, Name, Now,
-    PersonKind, PersonRow, Policy, Settings, Snapshot, Standing,
+    ClockTrust, CredentialRow, Datagram, Effect, EffectKind, Entropy, Gateway, KeyKind, KeyRow,
+    KnockKeyRow, Moment, Name, Now, PersonKind, PersonRow, Policy, Purpose, Settings, Snapshot,
+    Standing,
 };
+use spa_order::{Flow, Order};
 use spa_proto::{
     Ask, CredentialId, CredentialKey, DerivedKeys, GatewayId, KnockSecret, OpenAsk, ProofSecret,
     Request, ResourceId, SecondFactor, Signer, WallTime, Wanted, build_knock,
 };
 
-/// How many machines the gateway knows.
+/// How many machines it knows where nobody wants another number.
 pub const MACHINES: u32 = 1_000;
 /// When all of it happens.
 pub const NOW: Now = Now {
     wall: WallTime::from_millis(1_800_000_000_000),
     mono: Moment::from_millis(1 << 40),
 };
-const POLICY: &str = r#"
-    [resource]
-    wiki = { to = "10.0.5.10", ports = ["443/tcp"] }
-    [[allow]]
-    name = "wiki"
-    who = ["bot"]
-    to = ["wiki"]
-"#;
 
-/// A gateway that has begun, with [`MACHINES`] machines that may open `wiki`.
+/// A gateway that has begun, with so many machines that may open `wiki`.
 ///
 /// # Errors
 /// When a part of it is not what the core takes.
-pub fn gateway() -> anyhow::Result<Gateway> {
+pub fn gateway(machines: u32) -> anyhow::Result<Gateway> {
     let mut store = Snapshot {
         knock_keys: [KnockKeyRow {
             kid: 0,
@@ -44,20 +39,21 @@ pub fn gateway() -> anyhow::Result<Gateway> {
         floor: NOW.wall,
         ..Snapshot::default()
     };
-    let name = Name::parse("bot").map_err(|error| anyhow::anyhow!("{error:?}"))?;
-    store.persons.push(PersonRow {
-        name: name.clone(),
-        kind: PersonKind::Machine,
-        standing: Standing::Enabled,
-        totp: None,
-        last_step: 0,
-        recovery: Vec::new(),
-    });
-    for number in 0..MACHINES {
+    for number in 0..machines {
+        let name = Name::parse(&format!("m{number}"));
+        let name = name.map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        store.persons.push(PersonRow {
+            name: name.clone(),
+            kind: PersonKind::Machine,
+            standing: Standing::Enabled,
+            totp: None,
+            last_step: 0,
+            recovery: Vec::new(),
+        });
         store.credentials.push(CredentialRow {
             id: id(number),
-            person: name.clone(),
-            label: format!("m{number}"),
+            person: name,
+            label: "box".to_owned(),
             proof: Some(proof().public()),
             keys: [KeyRow {
                 number: 1,
@@ -78,18 +74,18 @@ pub fn gateway() -> anyhow::Result<Gateway> {
         wg_public: [0xEE; 32],
         wg_port: 51_820,
         tunnel4: Some(([10, 200, 0, 1].into(), 16)),
-        tunnel6: None,
-        control_port: None,
+        tunnel6: Some((Ipv6Addr::new(0xfd5a, 1, 0, 0, 0, 0, 0, 1), 64)),
+        control_port: Some(8_700),
         report_every: Duration::from_secs(60),
         mtu: 1_420,
         keepalive: 25,
         dns: None,
         door: Duration::from_secs(10),
         longest: Duration::from_secs(24 * 60 * 60),
-        capacity: MACHINES,
+        capacity: machines,
         totp_digits: 6,
     };
-    let policy = Policy::parse(POLICY).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let policy = Policy::parse(&policy(machines)).map_err(|error| anyhow::anyhow!("{error}"))?;
     let mut gateway = Gateway::restore(settings, store, policy, NOW)?;
     gateway.handle_clock(ClockTrust::Trusted, NOW);
     gateway.handle_start(&[], NOW);
@@ -97,6 +93,23 @@ pub fn gateway() -> anyhow::Result<Gateway> {
         gateway.handle_performed(effect.id, Ok(()), NOW);
     }
     Ok(gateway)
+}
+
+/// All machines are one group, and have one resource.
+fn policy(machines: u32) -> String {
+    let names: Vec<String> = (0..machines).map(|number| format!("m{number}")).collect();
+    format!(
+        r#"
+        [group]
+        machines = {names:?}
+        [resource]
+        wiki = {{ to = "10.0.5.10", ports = ["443/tcp"] }}
+        [[allow]]
+        name = "wiki"
+        who = ["group:machines"]
+        to = ["wiki"]
+        "#
+    )
 }
 
 /// The knock of one machine.
@@ -137,14 +150,73 @@ pub fn knock(number: u32) -> anyhow::Result<[u8; 512]> {
     .0)
 }
 
-/// Such a packet as it comes in.
-pub fn datagram(payload: &[u8; 512]) -> Datagram<'_> {
+/// Such a packet as it comes in, from an address of its own.
+pub fn datagram(number: u32, payload: &[u8; 512]) -> Datagram<'_> {
+    let [.., high, low] = number.to_be_bytes();
     Datagram {
         payload,
-        source: SocketAddr::from(([198, 51, 100, 7], 40_000)),
+        source: SocketAddr::from(([198, 18, high, low], 40_000)),
         destination: SocketAddr::from(([192, 0, 2, 1], 51_820)),
         on_loopback: false,
         fragment: false,
+    }
+}
+
+/// Opens what waits, with a store and an enforcer that do everything at once; gives the flows that were opened.
+///
+/// # Errors
+/// When no knock is answered.
+pub fn open(gateway: &mut Gateway, entropy: &mut Counting) -> anyhow::Result<Vec<Flow>> {
+    let mut replied = false;
+    let mut flows = Vec::new();
+    loop {
+        let worked = gateway.handle_work(NOW, entropy);
+        let mut performed = false;
+        while let Some(Effect { id, kind }) = gateway.poll_effect() {
+            performed = true;
+            if let EffectKind::Order(Order::Flow { flow, .. }) = &kind {
+                flows.push(*flow);
+            }
+            match kind {
+                EffectKind::Record(_) | EffectKind::Order(_) => {
+                    gateway.handle_performed(id, Ok(()), NOW);
+                }
+                EffectKind::Reply(_) => replied = true,
+                EffectKind::Audit(_)
+                | EffectKind::Access(_)
+                | EffectKind::CountConnections
+                | EffectKind::Observe { .. }
+                | EffectKind::CountFlows
+                | EffectKind::Answer { .. }
+                | EffectKind::Event { .. } => {}
+            }
+        }
+        if worked.is_none() && !performed {
+            return replied.then_some(flows).context("a knock that is answered");
+        }
+    }
+}
+
+/// "Randomness" that is the same in every run, and never twice the same within one: a session wants an id of its own.
+#[derive(Debug)]
+pub struct Counting(u64);
+
+impl Default for Counting {
+    fn default() -> Self {
+        Self(7)
+    }
+}
+
+impl Entropy for Counting {
+    fn fill(&mut self, _: Purpose, out: &mut [u8]) {
+        for byte in out {
+            // The constants of Knuth's MMIX; the upper bits are the ones that look random.
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            [*byte, ..] = self.0.to_be_bytes();
+        }
     }
 }
 

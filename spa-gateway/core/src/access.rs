@@ -12,6 +12,7 @@ use alloc::string::String;
 use core::net::IpAddr;
 use core::time::Duration;
 
+use litemap::LiteMap;
 use spa_order::{Connections, Flow, FlowTarget, Protocol};
 use spa_proto::{SessionId, WallTime};
 
@@ -428,7 +429,7 @@ impl Gateway {
         let tunnel = self.tunnel(session.terms.addresses);
         let end = session.terms.not_after;
         let leads = |name: &&Name| {
-            let only = BTreeMap::from([((*name).clone(), end)]);
+            let only = LiteMap::from_iter([((*name).clone(), end)]);
             flows_of(&self.policy, &only, tunnel, None, end)
                 .keys()
                 .any(|flow| lets_through(flow, connection))

@@ -6,6 +6,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use litemap::LiteMap;
 use spa_proto::{OpenAsk, RefusedFor, Verdict, WallTime, Wanted};
 
 use crate::circumstances::Circumstances;
@@ -16,7 +17,7 @@ use crate::policy::{Allow, Decision, EndsBy, Reason};
 /// What policy lets a knock have.
 #[derive(Debug)]
 pub(crate) struct Allowance {
-    until: BTreeMap<Name, WallTime>,
+    until: LiteMap<Name, WallTime>,
     verdicts: Verdicts,
     not_after: WallTime,
     reason: Option<&'static str>,
@@ -78,7 +79,7 @@ impl Allowance {
     }
 
     /// Each resource with its end, in the order of their names.
-    pub(crate) const fn until(&self) -> &BTreeMap<Name, WallTime> {
+    pub(crate) const fn until(&self) -> &LiteMap<Name, WallTime> {
         &self.until
     }
 
@@ -191,10 +192,7 @@ pub(crate) fn last_end(granted: &BTreeMap<Name, Allow>, end: WallTime) -> Option
 }
 
 /// Gives each resource with its end, none after the session's.
-pub(crate) fn ends(
-    granted: BTreeMap<Name, Allow>,
-    not_after: WallTime,
-) -> BTreeMap<Name, WallTime> {
+pub(crate) fn ends(granted: BTreeMap<Name, Allow>, not_after: WallTime) -> LiteMap<Name, WallTime> {
     let each = granted.into_iter();
     each.map(|(name, allow)| (name, allow.not_after.min(not_after)))
         .collect()

@@ -218,7 +218,7 @@ impl Gateway {
         session.phase = Phase::Ending;
         session.doorway = Doorway::Shut;
         let doors = core::mem::take(&mut session.doors);
-        let shut = doors.iter().copied().map(CloseStep::Door);
+        let shut = doors.keys().copied().map(CloseStep::Door);
         // The last word goes by the control channel, so that its flows stay as long as the peer.
         let speaks = session.upkeep.speaks;
         let (words, flows): (Vec<Flow>, Vec<Flow>) = session
@@ -245,7 +245,7 @@ impl Gateway {
             (false, _) => Steps::now(shut.chain(flows).chain(last).collect::<Vec<_>>()),
         };
         let credential = session.credential;
-        for door in doors {
+        for door in doors.into_iter().map(|(door, ())| door) {
             self.doors.release(door, id);
         }
         if let Some(credential) = self.credentials.get_mut(&credential) {
@@ -426,7 +426,7 @@ impl Gateway {
         self.put_audit(AuditRecord {
             at: now.wall,
             source: Some(session.source),
-            resources: session.terms.resources.into_keys().collect(),
+            resources: session.terms.resources.keys().cloned().collect(),
             not_after: Some(session.terms.not_after),
             took_ms: Some(millis(now.mono.since(end.began))),
             ..end.audit

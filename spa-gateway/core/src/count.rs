@@ -8,6 +8,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use litemap::LiteMap;
 use spa_order::{Flow, FlowTarget, Protocol};
 use spa_proto::SessionId;
 
@@ -47,21 +48,22 @@ impl Gateway {
         id: SessionId,
         counts: &BTreeMap<Flow, Passed>,
         now: Now,
-    ) -> BTreeMap<Flow, Passed> {
+    ) -> LiteMap<Flow, Passed> {
         let control_port = self.settings.control_port;
         let Some(session) = self.sessions.of_mut(id) else {
-            return BTreeMap::new();
+            return LiteMap::new();
         };
         let flows = session.terms.flows.keys();
         let uses: Vec<Flow> = flows
             .filter(|flow| !is_control(flow, control_port))
             .copied()
             .collect();
-        let found: BTreeMap<Flow, Passed> = uses
-            .iter()
-            .filter_map(|flow| Some((*flow, *counts.get(flow)?)))
-            .collect();
-        let moved: BTreeMap<Flow, Passed> = found
+        let mut found: LiteMap<Flow, Passed> = LiteMap::with_capacity(uses.len());
+        found.extend(
+            uses.iter()
+                .filter_map(|flow| Some((*flow, *counts.get(flow)?))),
+        );
+        let moved: LiteMap<Flow, Passed> = found
             .iter()
             .map(|(flow, count)| {
                 let before = session.seen.counted.get(flow).copied();
@@ -78,7 +80,7 @@ impl Gateway {
     }
 
     /// Notes what a session used of resources it has only since they are being learned.
-    fn learn_of(&mut self, id: SessionId, moved: &BTreeMap<Flow, Passed>, now: Now) {
+    fn learn_of(&mut self, id: SessionId, moved: &LiteMap<Flow, Passed>, now: Now) {
         if moved.is_empty() || !self.learns() {
             return;
         }
@@ -96,7 +98,7 @@ impl Gateway {
             if !matches!(on.decide(name), Decision::Observe(..)) {
                 continue;
             }
-            let only = BTreeMap::from([(name.clone(), *until)]);
+            let only = LiteMap::from_iter([(name.clone(), *until)]);
             for flow in flows_of(&self.policy, &only, tunnel, None, *until).keys() {
                 let ports = resource.ports.iter().find(|ports| {
                     ports.protocol == flow.protocol && (ports.first, ports.last) == flow.ports
@@ -113,7 +115,7 @@ impl Gateway {
     }
 
     /// Adds what went through to what its person did today, resource by resource.
-    fn use_of(&mut self, id: SessionId, moved: &BTreeMap<Flow, Passed>, now: Now) {
+    fn use_of(&mut self, id: SessionId, moved: &LiteMap<Flow, Passed>, now: Now) {
         let Some(session) = self.sessions.of(id).filter(|_| !moved.is_empty()) else {
             return;
         };
@@ -123,7 +125,7 @@ impl Gateway {
         let tunnel = self.tunnel(session.terms.addresses);
         let mut used: Vec<(Name, u64)> = Vec::new();
         for (name, until) in &session.terms.resources {
-            let only = BTreeMap::from([(name.clone(), *until)]);
+            let only = LiteMap::from_iter([(name.clone(), *until)]);
             let own = flows_of(&self.policy, &only, tunnel, None, *until);
             // Where resources share ground the flow that is open is that of the wider one.
             let of_it = |flow: &Flow| own.keys().any(|own| own == flow || within(flow, own));

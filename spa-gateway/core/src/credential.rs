@@ -1,10 +1,11 @@
 //! One person on one device: its keys, its marks on disk, and what only memory knows of it.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::string::String;
 use core::time::Duration;
 
+use litemap::LiteMap;
 use spa_proto::{
     CredentialId, DerivedKeys, Ext, FRESHNESS, GatewayId, Info, ProofPublic, RefusedFor,
     ResourceId, SessionId, SessionKey, Verdict, WallTime,
@@ -39,8 +40,8 @@ pub(crate) struct Credential {
     pub(crate) person: Name,
     pub(crate) label: String,
     pub(crate) proof: Option<ProofPublic>,
-    /// Boxed: a node of the map has room for eleven, and nearly every credential has one.
-    pub(crate) keys: BTreeMap<u8, Box<Key>>,
+    /// Boxed: the map makes room for four, and nearly every credential has one.
+    pub(crate) keys: LiteMap<u8, Box<Key>>,
     pub(crate) standing: Standing,
     pub(crate) expires: Option<WallTime>,
     pub(crate) confirmed: bool,

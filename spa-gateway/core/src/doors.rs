@@ -3,6 +3,7 @@
 
 use alloc::collections::BTreeMap;
 
+use litemap::LiteMap;
 use spa_order::Door;
 use spa_proto::SessionId;
 
@@ -11,7 +12,7 @@ use crate::time::Moment;
 /// Every open door and who holds it until when. Bounded by two doors a session.
 #[derive(Debug, Default)]
 pub(crate) struct DoorBook {
-    holders: BTreeMap<Door, BTreeMap<SessionId, Moment>>,
+    holders: BTreeMap<Door, LiteMap<SessionId, Moment>>,
 }
 
 impl DoorBook {

@@ -13,10 +13,12 @@
 //! | a client spoke inside its tunnel | `channel/` |
 //! | the kernel told of connections inside the tunnels | `access.rs` |
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::fmt;
 use core::net::IpAddr;
 
+use litemap::LiteMap;
 use spa_proto::{CredentialId, GatewayId, WallTime};
 
 use crate::access::AccessLog;
@@ -68,8 +70,8 @@ pub struct Gateway {
 
     pub(crate) clock: Clock,
     pub(crate) knock_keys: KnockKeys,
-    pub(crate) persons: BTreeMap<Name, Person>,
-    pub(crate) credentials: BTreeMap<CredentialId, Credential>,
+    pub(crate) persons: BTreeMap<Name, Box<Person>>,
+    pub(crate) credentials: BTreeMap<CredentialId, Box<Credential>>,
     pub(crate) tags: TagTable,
     pub(crate) queue: Queue,
 
@@ -208,7 +210,8 @@ impl Gateway {
     }
 
     pub(crate) fn restore_person(&mut self, row: PersonRow) {
-        self.persons.insert(row.name.clone(), Person::restore(row));
+        let name = row.name.clone();
+        self.persons.insert(name, Box::new(Person::restore(row)));
     }
 
     pub(crate) fn restore_credential(
@@ -219,7 +222,7 @@ impl Gateway {
     ) {
         let id = row.id;
         let credential = Credential::restore(row, self.id, failure_tokens, now);
-        self.credentials.insert(id, credential);
+        self.credentials.insert(id, Box::new(credential));
         self.list_tags(id);
     }
 
@@ -237,7 +240,7 @@ impl Gateway {
                 .into_iter()
                 .map(|name| (name, row.not_after))
                 .collect(),
-            flows: BTreeMap::new(),
+            flows: LiteMap::new(),
             opened: row.opened,
             not_after: row.not_after,
             deadline: now.mono.after(row.not_after.since(now.wall)),
@@ -273,7 +276,7 @@ impl Gateway {
     pub(crate) fn honoured(&self, id: CredentialId) -> Option<&Credential> {
         let credential = self.credentials.get(&id)?;
         let person = self.persons.get(&credential.person)?;
-        Some(credential).filter(|credential| credential.is_honoured(person))
+        credential.is_honoured(person).then_some(credential)
     }
 
     /// Puts the tags of a credential into the table, if it is honoured.

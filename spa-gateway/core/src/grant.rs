@@ -1,7 +1,8 @@
 //! A new OPEN whose every factor holds: step 11, and step 12 as a plan (SPEC §8, §11).
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 
+use litemap::LiteMap;
 use spa_order::Flow;
 use spa_proto::{
     Ask, CredentialId, OpenAsk, Outcome, RefusedFor, Repeat, SessionId, WallTime, is_small_order,
@@ -35,7 +36,7 @@ pub const MAX_FLOWS_OF_SESSION: usize = 16 * crate::policy::MAX_PORTS + 2;
 struct Room {
     allowance: Allowance,
     addresses: Addresses,
-    flows: BTreeMap<Flow, WallTime>,
+    flows: LiteMap<Flow, WallTime>,
     /// How the knock stands to the habits of its person.
     signals: Option<Signals>,
 }
@@ -140,7 +141,7 @@ impl Gateway {
             Quantum::Optional => flows,
             Quantum::Required => flows_of(
                 &self.policy,
-                &BTreeMap::new(),
+                &LiteMap::new(),
                 self.tunnel(addresses),
                 self.settings.control_port,
                 allowance.not_after(),

@@ -2,10 +2,10 @@
 //!
 //! What is learned is on disk with the record of the knock that taught it, so a restart forgets nothing.
 
-use alloc::collections::BTreeMap;
 use core::net::IpAddr;
 use core::time::Duration;
 
+use litemap::LiteMap;
 use spa_proto::WallTime;
 
 use crate::change::Change;
@@ -24,7 +24,7 @@ const HOURS: usize = 24;
 /// The habits of one person.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Habits {
-    networks: BTreeMap<Network, WallTime>,
+    networks: LiteMap<Network, WallTime>,
     hours: [u32; HOURS],
 }
 
@@ -61,7 +61,7 @@ impl Habits {
 
     pub(crate) fn restore(row: HabitRow) -> Self {
         Self {
-            networks: row.networks,
+            networks: row.networks.into_iter().collect(),
             hours: row.hours,
         }
     }

@@ -230,7 +230,7 @@ impl Gateway {
         let current = session.door();
         let left = session
             .doors
-            .iter()
+            .keys()
             .copied()
             .filter(|door| Some(*door) != current);
         for door in left.collect::<alloc::vec::Vec<_>>() {
@@ -244,7 +244,7 @@ impl Gateway {
             .sessions
             .of_mut(id)
             .filter(|session| session.phase != Phase::Ending)?;
-        session.doors.insert(door);
+        session.doors.insert(door, ());
         let needed = self.doors.hold(door, id, until);
         let ttl = Ttl::from_duration(needed.since(now.mono))?;
         Some(Order::Door { door, ttl })

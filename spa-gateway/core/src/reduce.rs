@@ -8,6 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use litemap::LiteMap;
 use spa_order::Flow;
 use spa_proto::{SessionId, WallTime};
 
@@ -115,10 +116,10 @@ impl Gateway {
     pub(crate) fn flows_for(
         &self,
         session: &Session,
-        resources: &BTreeMap<Name, WallTime>,
+        resources: &LiteMap<Name, WallTime>,
         not_after: WallTime,
-    ) -> BTreeMap<Flow, WallTime> {
-        let none = BTreeMap::new();
+    ) -> LiteMap<Flow, WallTime> {
+        let none = LiteMap::new();
         let resources = if self.is_held(session) {
             &none
         } else {
@@ -137,8 +138,8 @@ impl Gateway {
     fn agree(
         &mut self,
         id: SessionId,
-        resources: BTreeMap<Name, WallTime>,
-        flows: BTreeMap<Flow, WallTime>,
+        resources: LiteMap<Name, WallTime>,
+        flows: LiteMap<Flow, WallTime>,
         not_after: WallTime,
         lost: &[(Name, Loss)],
         now: Now,

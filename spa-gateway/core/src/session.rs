@@ -3,9 +3,11 @@
 //! Invariant: a WireGuard key belongs to one session, from before its peer is added until after
 //! its peer is confirmed gone.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use core::net::{IpAddr, SocketAddr};
 
+use litemap::LiteMap;
 use spa_order::{Door, Flow};
 use spa_proto::{CredentialId, SessionId, SessionKey, WallTime};
 
@@ -30,7 +32,7 @@ pub(crate) struct Session {
     pub(crate) phase: Phase,
     pub(crate) doorway: Doorway,
     /// Every door that may be open for it: that of the doorway, and one that is being left.
-    pub(crate) doors: BTreeSet<Door>,
+    pub(crate) doors: LiteMap<Door, ()>,
     pub(crate) seen: Seen,
     pub(crate) upkeep: Upkeep,
 }
@@ -41,9 +43,9 @@ pub(crate) struct Terms {
     pub(crate) addresses: Addresses,
     /// What was granted; none is the control channel alone.
     /// Each has an end of its own, the session's at the latest.
-    pub(crate) resources: BTreeMap<Name, WallTime>,
+    pub(crate) resources: LiteMap<Name, WallTime>,
     /// The flows that are open, or being opened or closed, each with its end.
-    pub(crate) flows: BTreeMap<Flow, WallTime>,
+    pub(crate) flows: LiteMap<Flow, WallTime>,
     pub(crate) opened: WallTime,
     /// The end on the calendar: what the client is told.
     pub(crate) not_after: WallTime,
@@ -85,7 +87,7 @@ pub(crate) struct Seen {
     pub(crate) rx: u64,
     pub(crate) tx: u64,
     /// What had gone through each flow when it was last counted.
-    pub(crate) counted: BTreeMap<Flow, Passed>,
+    pub(crate) counted: LiteMap<Flow, Passed>,
     /// When some were last found to have gone through; `None` before the first count.
     pub(crate) active: Option<Moment>,
     /// The look that is under way.
@@ -120,7 +122,7 @@ impl Session {
             signals: None,
             phase: Phase::Recording,
             doorway: Doorway::Shut,
-            doors: BTreeSet::new(),
+            doors: LiteMap::new(),
             seen: Seen::default(),
             upkeep,
         }
@@ -153,7 +155,7 @@ impl Session {
 /// All sessions.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
-    by_id: BTreeMap<SessionId, Session>,
+    by_id: BTreeMap<SessionId, Box<Session>>,
     by_peer: BTreeMap<[u8; 32], SessionId>,
     by_address: BTreeMap<IpAddr, SessionId>,
 }
@@ -164,7 +166,7 @@ impl Sessions {
         for address in session.terms.addresses.each() {
             self.by_address.insert(address, id);
         }
-        self.by_id.insert(id, session);
+        self.by_id.insert(id, Box::new(session));
     }
 
     pub(crate) fn remove(&mut self, id: SessionId) -> Option<Session> {
@@ -173,15 +175,15 @@ impl Sessions {
         for address in session.terms.addresses.each() {
             self.by_address.remove(&address);
         }
-        Some(session)
+        Some(*session)
     }
 
     pub(crate) fn of(&self, id: SessionId) -> Option<&Session> {
-        self.by_id.get(&id)
+        self.by_id.get(&id).map(Box::as_ref)
     }
 
     pub(crate) fn of_mut(&mut self, id: SessionId) -> Option<&mut Session> {
-        self.by_id.get_mut(&id)
+        self.by_id.get_mut(&id).map(Box::as_mut)
     }
 
     /// Gives the session whose peer has this key.
@@ -200,14 +202,16 @@ impl Sessions {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SessionId, &Session)> {
-        self.by_id.iter().map(|(id, session)| (*id, session))
+        self.by_id.iter().map(|(id, session)| (*id, &**session))
     }
 
     /// Tells whether there are as many live sessions as there may be, that of `except` aside: it is being
     /// replaced. They are looked through only where those that are ending could make the difference.
     pub(crate) fn are_full(&self, capacity: usize, except: CredentialId, now: Now) -> bool {
-        let counts = |session: &&Session| session.credential != except && session.is_live(now);
-        self.by_id.len() >= capacity && self.by_id.values().filter(counts).count() >= capacity
+        let counts = |(_, session): &(SessionId, &Session)| {
+            session.credential != except && session.is_live(now)
+        };
+        self.by_id.len() >= capacity && self.iter().filter(counts).count() >= capacity
     }
 
     /// Counts the sessions, those that are ending too.

@@ -1,7 +1,6 @@
 //! Was this very packet here before? (SPEC §7, spent set)
 
-use alloc::collections::BTreeSet;
-
+use litemap::LiteMap;
 use spa_proto::Slot;
 
 use crate::bucket::MESSAGES;
@@ -13,7 +12,7 @@ pub(crate) const MAX_SPENT: usize = (MESSAGES.burst + WINDOW_MS / MESSAGES.every
 
 /// The V of every packet that passed step 4, as long as its slot is in the window.
 #[derive(Debug, Default)]
-pub(crate) struct SpentSet(BTreeSet<(Slot, [u8; 8])>);
+pub(crate) struct SpentSet(LiteMap<(Slot, [u8; 8]), ()>);
 
 /// The set holds as much as it may: what cannot be remembered must not pass.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,7 +21,7 @@ pub(crate) struct Full;
 impl SpentSet {
     /// Says whether a packet is spent.
     pub(crate) fn holds(&self, slot: Slot, v: [u8; 8]) -> bool {
-        self.0.contains(&(slot, v))
+        self.0.contains_key(&(slot, v))
     }
 
     /// Counts the packets.
@@ -33,11 +32,11 @@ impl SpentSet {
 
     /// Spends a packet; forgets the slots before `oldest`.
     pub(crate) fn spend(&mut self, slot: Slot, v: [u8; 8], oldest: Slot) -> Result<(), Full> {
-        self.0.retain(|(slot, _)| *slot >= oldest);
+        self.0.retain(|(slot, _), ()| *slot >= oldest);
         if self.0.len() >= MAX_SPENT {
             return Err(Full);
         }
-        self.0.insert((slot, v));
+        self.0.insert((slot, v), ());
         Ok(())
     }
 }

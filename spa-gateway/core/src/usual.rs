@@ -10,6 +10,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use litemap::LiteMap;
 use spa_proto::WallTime;
 
 use crate::change::{Change, Record};
@@ -130,7 +131,7 @@ impl UsualRow {
 /// What all persons usually do.
 #[derive(Debug, Default)]
 pub(crate) struct Usual {
-    rows: BTreeMap<Name, BTreeMap<Name, UsualRow>>,
+    rows: BTreeMap<Name, LiteMap<Name, UsualRow>>,
     unsaved: BTreeSet<(Name, Name)>,
     saved: Option<Moment>,
 }
@@ -360,7 +361,7 @@ mod tests {
                 let here = usual.add(&ana, &wiki, bytes(*amount), day(*number));
                 let there = restored.add(&ana, &wiki, bytes(*amount), day(*number));
                 prop_assert_eq!(here, there);
-                let rows = restored.rows.values().flat_map(BTreeMap::values).cloned();
+                let rows = restored.rows.values().flat_map(LiteMap::values).cloned();
                 restored = Usual::restore(rows.collect());
             }
         }

@@ -143,9 +143,12 @@ impl Gateway {
         }
         cut.ends = allowed.is_empty() && !terms.resources.is_empty();
         let not_after = end_of_all(terms, &allowed);
-        cut.shortened = ends(allowed, not_after);
-        cut.shortened
-            .retain(|name, end| terms.resources.get(name).is_some_and(|until| *end < *until));
+        let sooner = |(name, end): &(Name, WallTime)| {
+            let until = terms.resources.get(name);
+            until.is_some_and(|until| *end < *until)
+        };
+        let each = ends(allowed, not_after).into_iter();
+        cut.shortened = each.filter(sooner).collect();
         (!cut.lost.is_empty() || !cut.shortened.is_empty()).then_some(cut)
     }
 

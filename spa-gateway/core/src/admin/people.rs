@@ -1,5 +1,6 @@
 //! People and machines: added, disabled, enabled, removed; their phone and recovery codes.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use spa_proto::{RecoveryCode, TotpSecret};
@@ -192,6 +193,7 @@ impl Gateway {
     fn person_mut(&mut self, name: &Name) -> Result<&mut Person, AdminRefusal> {
         self.persons
             .get_mut(name)
+            .map(Box::as_mut)
             .ok_or_else(|| AdminRefusal::NoPerson(name.clone()))
     }
 

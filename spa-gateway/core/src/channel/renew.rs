@@ -4,9 +4,9 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
-use alloc::vec::Vec;
 use core::time::Duration;
 
+use litemap::LiteMap;
 use spa_proto::channel::{Event, Extended, Renew, Renewed};
 use spa_proto::{SessionId, WallTime};
 
@@ -28,7 +28,7 @@ const ABSOLUTE_LIMIT: Duration = Duration::from_secs(8 * 60 * 60);
 /// The ends a renewal gives.
 #[derive(Debug)]
 pub(crate) struct NewEnds {
-    resources: BTreeMap<Name, WallTime>,
+    resources: LiteMap<Name, WallTime>,
     not_after: WallTime,
 }
 
@@ -92,7 +92,7 @@ impl Gateway {
                     not_after,
                 }),
             ),
-            Step::Flows(id, flows.into_keys().collect::<Vec<_>>()),
+            Step::Flows(id, flows.keys().copied().collect()),
             Step::KeepDoor(id),
             Step::Answer(call, Box::new(CallAnswer::Renewed(renewed))),
             Step::Audit(audit),

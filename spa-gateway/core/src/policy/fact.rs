@@ -2,11 +2,12 @@
 //!
 //! Invariant: a fact is never made up. What was not reported, or in a shape that is not understood, is missing.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 use core::fmt;
 
+use litemap::LiteMap;
 use spa_proto::WallTime;
 
 use crate::name::Name;
@@ -118,7 +119,7 @@ pub struct Fact {
 /// All that is known of a device.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Facts {
-    known: BTreeMap<Field, Fact>,
+    known: LiteMap<Field, Fact>,
     /// Requirements that count as met: what a `[[test]]` may assume.
     assumed: BTreeSet<Name>,
 }

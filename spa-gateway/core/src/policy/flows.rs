@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use litemap::LiteMap;
 use spa_order::{Flow, FlowTarget, Protocol};
 use spa_proto::WallTime;
 
@@ -42,11 +43,11 @@ impl Tunnel {
 /// what is left are computed anew.
 pub(crate) fn flows_of(
     policy: &Policy,
-    resources: &BTreeMap<Name, WallTime>,
+    resources: &LiteMap<Name, WallTime>,
     tunnel: Tunnel,
     control_port: Option<u16>,
     not_after: WallTime,
-) -> BTreeMap<Flow, WallTime> {
+) -> LiteMap<Flow, WallTime> {
     let control = control_port
         .into_iter()
         .flat_map(|port| control_flows(tunnel, port));
@@ -109,7 +110,7 @@ const fn host_prefix(address: IpAddr) -> u8 {
 /// Covers the same ground without overlap. Prefixes either nest or are apart, so going from the
 /// widest to the narrowest, only ports must be cut. Of the same host a port that is published goes first: it stands for
 /// itself and for the one that is not.
-fn disjoint(mut wanted: Vec<(Flow, WallTime)>) -> BTreeMap<Flow, WallTime> {
+fn disjoint(mut wanted: Vec<(Flow, WallTime)>) -> LiteMap<Flow, WallTime> {
     wanted.sort_by_key(|(flow, until)| {
         let plain = flow.published.is_none();
         (flow.prefix, plain, *flow, Reverse(*until))
@@ -129,7 +130,7 @@ fn disjoint(mut wanted: Vec<(Flow, WallTime)>) -> BTreeMap<Flow, WallTime> {
                 .map(|ports| (Flow { ports, ..flow }, until)),
         );
     }
-    flows
+    flows.into_iter().collect()
 }
 
 /// Says whether, ports aside, all that `narrow` lets through `wide` lets through too. What is published is covered by
@@ -165,12 +166,12 @@ mod tests {
     fn flows(text: &str, names: &[&str]) -> Vec<(FlowTarget, IpAddr, u8, (u16, u16))> {
         let policy = Policy::parse(text).expect("a valid policy");
         let end = WallTime::from_millis(1);
-        let names: BTreeMap<Name, WallTime> = names
+        let names: LiteMap<Name, WallTime> = names
             .iter()
             .map(|name| (Name::parse(name).expect("a name"), end))
             .collect();
         flows_of(&policy, &names, TUNNEL, Some(8700), end)
-            .into_keys()
+            .keys()
             .map(|flow| (flow.to, flow.destination, flow.prefix, flow.ports))
             .collect()
     }
@@ -230,7 +231,7 @@ mod tests {
                 .map(|name| (Name::parse(name).expect("a name"), end));
             let flows = flows_of(&policy, &names.collect(), TUNNEL, None, end);
             let shown = flows
-                .into_keys()
+                .keys()
                 .map(|flow| (flow.prefix, flow.protocol, flow.ports, flow.published));
             shown.collect::<Vec<_>>()
         };
