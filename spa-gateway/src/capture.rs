@@ -22,12 +22,15 @@ use tracing::{debug, warn};
 pub use frame::{Frame, Shaped, Unfit};
 pub use known_tags::{KnownTags, TagLook};
 pub use queue::KernelQueue;
-use receiver::Receiver;
+use receiver::{AT_ONCE, Receiver};
 
 /// Bytes of every knock (SPEC §4).
 pub const KNOCK_LEN: usize = 512;
 /// How long to wait after an error of the socket, such as an interface that is down.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long to let frames gather once all that came were strangers': to be woken for each is most of what they cost. A knock
+/// that comes meanwhile waits a fifth of its budget (DESIGN §9), and only while strangers send.
+const GATHER: Duration = Duration::from_micros(200);
 
 /// One knock-sized datagram, copied out of the socket's buffer.
 #[derive(Debug)]
@@ -73,6 +76,15 @@ pub enum Handed {
     Closed,
 }
 
+/// What became of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    /// It is a stranger's, or no knock at all.
+    Dropped,
+    /// It was handed on.
+    Handed(Handed),
+}
+
 /// Starts the thread of one interface. `look` is asked for each tag, where the kernel was not; `hand_on` waits where
 /// there is no room.
 ///
@@ -114,10 +126,19 @@ impl<F: Fn(Captured) -> Handed> Capture<F> {
         let mut down = false;
         loop {
             match receiver.receive() {
-                Ok(mut frames) => {
+                Ok(frames) => {
                     down = false;
-                    if frames.any(|frame| self.take(frame) == Handed::Closed) {
-                        return;
+                    let more_wait = frames.len() == AT_ONCE;
+                    let mut strangers = true;
+                    for frame in frames {
+                        match self.take(frame) {
+                            Fate::Dropped => {}
+                            Fate::Handed(Handed::Taken) => strangers = false,
+                            Fate::Handed(Handed::Closed) => return,
+                        }
+                    }
+                    if strangers && !more_wait {
+                        thread::sleep(GATHER);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -132,14 +153,14 @@ impl<F: Fn(Captured) -> Handed> Capture<F> {
         }
     }
 
-    fn take(&self, frame: &[u8]) -> Handed {
+    fn take(&self, frame: &[u8]) -> Fate {
         match self.read(frame) {
-            Ok(Some(captured)) => (self.hand_on)(captured),
-            Ok(None) => Handed::Taken,
+            Ok(Some(captured)) => Fate::Handed((self.hand_on)(captured)),
+            Ok(None) => Fate::Dropped,
             Err(unfit) => {
                 debug!(interface = %self.name, ?unfit, "frame dropped");
                 self.dropped.unfit.fetch_add(1, Ordering::Relaxed);
-                Handed::Taken
+                Fate::Dropped
             }
         }
     }

@@ -304,30 +304,12 @@ impl Daemon {
     /// Works and performs until the core has nothing more to do now.
     fn turn(&mut self) -> Result<(), DaemonError> {
         loop {
-            let worked = self.work();
+            let worked = open_queued(&mut self.gateway, &mut self.entropy);
             let performed = self.perform()?;
             if !worked && !performed {
                 return Ok(());
             }
         }
-    }
-
-    /// Opens queued knocks, some at once, so that their records share a commit.
-    fn work(&mut self) -> bool {
-        for done in 0..WORK_AT_ONCE {
-            match self.gateway.handle_work(clock::now(), &mut self.entropy) {
-                None => return done > 0,
-                Some(Ok(())) => {}
-                Some(Err(refusal)) => {
-                    debug!(
-                        step = refusal.step(),
-                        reason = refusal.name(),
-                        "knock refused"
-                    );
-                }
-            }
-        }
-        true
     }
 
     /// Judges the clock and reads our own addresses.
@@ -379,6 +361,24 @@ impl Daemon {
             "ended; what is open stays until its deadline"
         );
     }
+}
+
+/// Opens queued knocks, some at once, so that their records share a commit. Tells whether there was any.
+fn open_queued(gateway: &mut Gateway, entropy: &mut KernelEntropy) -> bool {
+    for done in 0..WORK_AT_ONCE {
+        match gateway.handle_work(clock::now(), entropy) {
+            None => return done > 0,
+            Some(Ok(())) => {}
+            Some(Err(refusal)) => {
+                debug!(
+                    step = refusal.step(),
+                    reason = refusal.name(),
+                    "knock refused"
+                );
+            }
+        }
+    }
+    true
 }
 
 /// The kernel's random bytes.

@@ -334,17 +334,23 @@ impl EnforcerLink {
         Ok(answer)
     }
 
-    /// Has orders performed, in their order; what is given back is in the same order.
+    /// Has orders performed, in their order; what is given back is in the same order. `meanwhile` is done while the enforcer is
+    /// at work.
     ///
     /// # Errors
     /// As [`perform`](Self::perform).
-    pub fn perform_all(&mut self, orders: &[Order]) -> Result<Vec<Given>, LinkError> {
+    pub fn perform_all(
+        &mut self,
+        orders: &[Order],
+        mut meanwhile: impl FnMut(),
+    ) -> Result<Vec<Given>, LinkError> {
         let mut all = Vec::with_capacity(orders.len());
         for window in orders.chunks(WINDOW) {
             let mut asked = Vec::with_capacity(window.len());
             for order in window {
                 asked.push((self.send(order)?, is_late(order)));
             }
+            meanwhile();
             for (seq, late) in asked {
                 all.push(if late {
                     Given::Later(seq)

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
 
 /// How many frames are taken at once at most.
-const AT_ONCE: usize = 32;
+pub const AT_ONCE: usize = 32;
 /// Bytes of one: a knock behind the longest IPv4 header is 580, and the filter lets nothing longer through.
 const FRAME_LEN: usize = 640;
 
@@ -30,7 +30,7 @@ impl Receiver {
     ///
     /// # Errors
     /// The kernel's errno; it is forgotten by being told.
-    pub fn receive(&mut self) -> io::Result<impl Iterator<Item = &[u8]>> {
+    pub fn receive(&mut self) -> io::Result<impl ExactSizeIterator<Item = &[u8]>> {
         // SAFETY: all zeros is a message header without name, buffers and control data.
         let mut heads: [libc::mmsghdr; AT_ONCE] = unsafe { std::mem::zeroed() };
         let mut parts = self.frames.each_mut().map(|frame| libc::iovec {

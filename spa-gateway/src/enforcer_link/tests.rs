@@ -45,7 +45,11 @@ fn many_orders_are_answered_in_their_order() {
         }
     });
     let orders: Vec<Order> = (0..=u8::MAX).map(remove_peer).collect();
-    let answers = link.perform_all(&orders).expect("answered");
+    let mut meanwhile = 0;
+    let answers = link
+        .perform_all(&orders, || meanwhile += 1)
+        .expect("answered");
+    assert_eq!(meanwhile, orders.len().div_ceil(WINDOW));
     drop(link);
     thread.join().expect("ended");
     assert_eq!(answers.len(), 256);
@@ -73,7 +77,7 @@ fn what_is_answered_late_is_not_waited_for() {
         answer(&socket, seq, Answer::Absent);
     });
     let given = link
-        .perform_all(&[forget(2), remove_peer(1)])
+        .perform_all(&[forget(2), remove_peer(1)], || {})
         .expect("given");
     assert_eq!(given, [Given::Later(1), Given::Answered(Answer::Done)]);
     assert!(link.awaits_late());
@@ -97,7 +101,7 @@ fn a_thousand_late_answers_block_nobody() {
     let orders: Vec<Order> = (0..3_000_u16)
         .map(|at| forget(at.to_be_bytes()[1]))
         .collect();
-    let given = link.perform_all(&orders).expect("given");
+    let given = link.perform_all(&orders, || {}).expect("given");
     assert_eq!(given.len(), 3_000);
     let mut arrived = 0;
     while link.awaits_late() {
