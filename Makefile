@@ -1,7 +1,7 @@
 # make demo   the whole story on real packets, about a minute after the build
 # make test   everything that proves it: unit, vectors, end to end, lints
 # make test-vm   the same end to end on the kernel's own WireGuard, in a virtual machine; needs qemu
-# make bench  what it costs and how long it takes, beside fwknop and wireguard-go; QUICK=1 in under five minutes
+# make bench  what it costs and how long it takes, beside fwknop, wireguard-go and boringtun; QUICK=1 in under five minutes, README=1 puts the table into the README
 # make sim    ten thousand runs of gateways, clients and a bad network on a virtual clock; RUNS=n SEED=n
 # make oracle the policy engine beside Cedar's, on random policies; a workspace of its own, since Cedar is large
 # make fuzz   every fuzz target for FOR=60s each, or TARGET=name alone
@@ -44,7 +44,7 @@ test-vm: setup
 	@FILTER="$(FILTER)" tests/vm/test.sh
 
 bench: setup
-	@QUICK="$(QUICK)" SECTIONS="$(SECTIONS)" tests/tools/bench.sh
+	@QUICK="$(QUICK)" SECTIONS="$(SECTIONS)" README="$(README)" tests/tools/bench.sh
 
 sim:
 	@$(CARGO) run --locked -q --profile sim -p spa-sim -- $(or $(RUNS),10000) $(or $(SEED),0)

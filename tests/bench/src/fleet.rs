@@ -49,6 +49,8 @@ pub enum Dishonest {
     BadMac,
     /// The proof: the password is not his.
     BadProof,
+    /// Nothing: a device of ours that knocks far too often.
+    Eager,
 }
 
 /// A knock, the door it is to open, and what its reply is opened with.
@@ -179,15 +181,16 @@ impl Fleet {
         Ok(self.build(keys, ts, Ask::Close(session.id), signer)?.0)
     }
 
-    /// Packets of one member that no gateway honours: with its tag of this minute and nothing else right, or, with
-    /// `Signer`'s key another than it is enrolled with, right up to the proof.
+    /// Packets of one member that a gateway is not to be kept busy with, all different: with its tag of this minute and nothing
+    /// else right; right up to the proof, which is another's; or each of them a knock that could open.
     ///
     /// # Errors
     /// When there are no members, or no randomness.
     pub fn dishonest(&self, kind: Dishonest, count: usize) -> anyhow::Result<Vec<[u8; 512]>> {
         let keys = self.members.last().context("a fleet")?;
         let stranger = ProofSecret::from_seed(&random()?);
-        let packet = |_| -> anyhow::Result<[u8; 512]> {
+        let begun = now();
+        let packet = |number: usize| -> anyhow::Result<[u8; 512]> {
             let ask = Ask::Open(OpenAsk {
                 minutes: 0,
                 factor: SecondFactor::None,
@@ -195,7 +198,13 @@ impl Fleet {
                 wg_key: random()?,
                 posture: None,
             });
-            let (mut packet, _) = self.build(keys, now(), ask, Signer::Password(&stranger))?;
+            let signer = Signer::Password(match kind {
+                Dishonest::BadMac | Dishonest::BadProof => &stranger,
+                Dishonest::Eager => &self.proof,
+            });
+            // Each is newer than the one before (SPEC §7).
+            let ts = begun.saturating_add(Duration::from_millis(number.try_into()?));
+            let (mut packet, _) = self.build(keys, ts, ask, signer)?;
             if kind == Dishonest::BadMac {
                 packet[8..].copy_from_slice(&random::<504>()?);
             }

@@ -45,6 +45,8 @@ pub struct Outcome {
     pub processor: Duration,
     /// Packets the kernel dropped before anybody could see them: its receive queue was full.
     overrun: u64,
+    /// Doors that opened for anybody but the honest.
+    pub other_doors: usize,
 }
 
 /// Measures it.
@@ -186,12 +188,14 @@ pub fn flood(
     let took = begun.elapsed();
     let _late_ones = watch(LATEST, || None::<()>);
     let processor = process::gateway_time(gateway)?.saturating_sub(before);
-    let opened: BTreeMap<SocketAddr, Instant> = notices
-        .take()?
+    let heard = notices.take()?;
+    let doors = heard
         .iter()
         .rev()
-        .filter_map(|notice| Some((notice.change.door()?, notice.at)))
-        .collect();
+        .filter_map(|notice| Some((notice.change.door()?, notice.at)));
+    let opened: BTreeMap<SocketAddr, Instant> = doors.clone().collect();
+    let is_honest = |door: &SocketAddr| honest.iter().any(|(theirs, _)| theirs == door);
+    let other_doors = doors.filter(|(door, _)| !is_honest(door)).count();
     // Each flood finds the gateway as the one before did.
     let _all_end = gateway.admin(&["session", "cut", "resource:wiki"])?;
     notices.take()?;
@@ -205,6 +209,7 @@ pub fn flood(
         lags: Figures::of_times(lags),
         processor,
         overrun: overruns().saturating_sub(overrun),
+        other_doors,
     })
 }
 

@@ -18,6 +18,7 @@ mod notices;
 mod pictures;
 mod policy;
 mod process;
+mod readme;
 mod scanner;
 mod size;
 mod start;
@@ -96,13 +97,20 @@ fn main() -> ExitCode {
         begun.elapsed().as_secs_f64(),
         file.display()
     );
-    let written = table
-        .write(&file)
-        .and_then(|rows| pictures::draw(&rows, &file));
+    let circumstances = readme::Circumstances {
+        pass,
+        took: begun.elapsed().as_secs_f64(),
+        load: table.load(),
+    };
+    let written = table.write(&file).and_then(|rows| {
+        let mut files = pictures::draw(&rows, &file)?;
+        files.push(readme::write(&rows, &circumstances, &file)?);
+        Ok(files)
+    });
     match written {
-        Ok(pictures) => {
-            for picture in pictures {
-                println!("{}", picture.display());
+        Ok(files) => {
+            for file in files {
+                println!("{}", file.display());
             }
             if table.is_whole() {
                 ExitCode::SUCCESS

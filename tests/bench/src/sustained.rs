@@ -49,6 +49,7 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
     gateway.start()?;
     let notices = Notices::listen(&town.gateway)?;
     let mut best = 0.0_f64;
+    let mut dearest = Duration::ZERO;
     for rate in rates {
         let outcome = offer(
             &town,
@@ -60,6 +61,7 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
         if outcome.opened == outcome.sent {
             best = best.max(outcome.per_second());
         }
+        dearest = dearest.max(outcome.each());
         table.put(outcome.row(
             &format!("knocks-at-{rate}"),
             &format!("valid knocks at {rate}/s: doors opened"),
@@ -81,6 +83,15 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
         )
         .within(Budget::Least(2_000.0)),
     );
+    table.put(
+        Row::new(
+            "knocks-per-core",
+            "  for each core that daemon and enforcer take, at the rate where each knock costs most",
+            1.0 / dearest.as_secs_f64(),
+            "per s",
+        )
+        .within(Budget::Least(2_000.0)),
+    );
     Ok(())
 }
 
@@ -88,6 +99,11 @@ impl Outcome {
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
     fn per_second(&self) -> f64 {
         self.opened as f64 / self.took.as_secs_f64()
+    }
+
+    /// What each that opened cost.
+    fn each(&self) -> Duration {
+        self.processor / u32::try_from(self.opened.max(1)).unwrap_or(u32::MAX)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]

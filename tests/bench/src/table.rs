@@ -166,6 +166,11 @@ impl Table {
         self.failures.is_empty()
     }
 
+    /// How busy the machine was before.
+    pub fn load(&self) -> f64 {
+        self.load
+    }
+
     /// Prints it.
     pub fn print(&self) {
         println!("{}", process::machine());

@@ -1,4 +1,4 @@
-//! How much the embedded WireGuard carries, beside wireguard-go between the same two namespaces.
+//! How much the embedded WireGuard carries, beside wireguard-go and boringtun between the same two namespaces.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -17,25 +17,41 @@ use crate::table::{Row, Table};
 
 /// How long a program may take to be there.
 const READY: Duration = Duration::from_secs(10);
-/// The port of wireguard-go.
+/// The port of the others.
 const PORT: u16 = 51_821;
+
+/// Another WireGuard in user space.
+struct Other {
+    program: &'static str,
+    /// In the foreground, as the same user: nothing of it outlives a run.
+    args: &'static [&'static str],
+    remedy: &'static str,
+}
+
+const WIREGUARD_GO: Other = Other {
+    program: "wireguard-go",
+    args: &["--foreground"],
+    remedy: "apt-get install wireguard-go",
+};
+const BORINGTUN: Other = Other {
+    program: "boringtun-cli",
+    args: &["--foreground", "--disable-drop-privileges"],
+    remedy: "cargo install boringtun-cli",
+};
 
 /// Measures it.
 pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
     let seconds = pass.of(5, 20);
     let ours = ours(seconds)?;
-    let theirs = match Command::new("wireguard-go")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-    {
-        Ok(_) => Some(wireguard_go(seconds)?),
-        Err(_) => {
-            table.skip("wireguard-go: not installed (apt-get install wireguard-go)");
-            None
+    let mut theirs = Vec::new();
+    for other in [WIREGUARD_GO, BORINGTUN] {
+        if other.is_installed() {
+            theirs.push((other.program, other.rates(seconds)?));
+        } else {
+            let (program, remedy) = (other.program, other.remedy);
+            table.skip(&format!("{program}: not installed ({remedy})"));
         }
-    };
+    }
     for (at, (name, what)) in [
         (
             "throughput-up",
@@ -47,10 +63,17 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
     .enumerate()
     {
         let row = Row::new(name, what, ours.rates[at], "Mbit/s").detail(ours.backend.clone());
-        table.put(match theirs {
-            Some(theirs) => row.beside("wireguard-go", theirs[at]),
+        let mut others = theirs.iter();
+        table.put(match others.next() {
+            Some((program, theirs)) => row.beside(program, theirs[at]),
             None => row,
         });
+        // A row has room for one.
+        for (program, theirs) in others {
+            let (name, what) = (format!("{name}-{program}"), format!("{what}, again"));
+            let row = Row::new(&name, &what, ours.rates[at], "Mbit/s");
+            table.put(row.beside(program, theirs[at]));
+        }
     }
     Ok(())
 }
@@ -78,56 +101,78 @@ fn ours(seconds: usize) -> anyhow::Result<Ours> {
     })
 }
 
-/// Two processes of wireguard-go, configured by `wg`, in a town of their own.
-fn wireguard_go(seconds: usize) -> anyhow::Result<[f64; 2]> {
-    let town = Town::build()?;
-    let number = std::process::id();
-    let (there, here) = (format!("wgg{number}"), format!("wgc{number}"));
-    let keys = [
-        Key::make(&town.folder, "gateway")?,
-        Key::make(&town.folder, "client")?,
-    ];
-    let [gateway, client] = &keys;
-    let _running = [
-        start(&town, &town.gateway, &there)?,
-        start(&town, &town.client, &here)?,
-    ];
-    let port = PORT.to_string();
-    set(
-        &town.gateway,
-        &there,
-        &[
-            "private-key",
-            &gateway.file,
-            "listen-port",
-            &port,
-            "peer",
-            &client.public,
-            "allowed-ips",
-            "10.9.0.2/32",
-        ],
-    )?;
-    let endpoint = format!("{GATEWAY}:{port}");
-    set(
-        &town.client,
-        &here,
-        &[
-            "private-key",
-            &client.file,
-            "peer",
-            &gateway.public,
-            "endpoint",
-            &endpoint,
-            "allowed-ips",
-            "0.0.0.0/0",
-        ],
-    )?;
-    town.gateway.ip(&format!(
-        "address add 10.9.0.1/24 dev {there}\nlink set {there} mtu 1420 up"
-    ))?;
-    town.client.ip(&format!("address add 10.9.0.2/24 dev {here}\nlink set {here} mtu 1420 up\nroute add {SERVER}/32 dev {here}"))?;
-    town.lan.ip("route replace 10.9.0.0/24 via 10.0.5.1")?;
-    iperf(&town, seconds)
+impl Other {
+    fn is_installed(&self) -> bool {
+        let mut command = Command::new(self.program);
+        let command = command.arg("--version").stdin(Stdio::null());
+        let silent = command.stdout(Stdio::null()).stderr(Stdio::null());
+        silent.status().is_ok()
+    }
+
+    /// Two processes of it, configured by `wg`, in a town of their own; what they carry, as [`iperf`] gives it.
+    fn rates(&self, seconds: usize) -> anyhow::Result<[f64; 2]> {
+        let town = Town::build()?;
+        let number = std::process::id();
+        let (there, here) = (format!("wgg{number}"), format!("wgc{number}"));
+        let keys = [
+            Key::make(&town.folder, "gateway")?,
+            Key::make(&town.folder, "client")?,
+        ];
+        let [gateway, client] = &keys;
+        let _running = [
+            self.start(&town, &town.gateway, &there)?,
+            self.start(&town, &town.client, &here)?,
+        ];
+        let port = PORT.to_string();
+        set(
+            &town.gateway,
+            &there,
+            &[
+                "private-key",
+                &gateway.file,
+                "listen-port",
+                &port,
+                "peer",
+                &client.public,
+                "allowed-ips",
+                "10.9.0.2/32",
+            ],
+        )?;
+        let endpoint = format!("{GATEWAY}:{port}");
+        set(
+            &town.client,
+            &here,
+            &[
+                "private-key",
+                &client.file,
+                "peer",
+                &gateway.public,
+                "endpoint",
+                &endpoint,
+                "allowed-ips",
+                "0.0.0.0/0",
+            ],
+        )?;
+        town.gateway.ip(&format!(
+            "address add 10.9.0.1/24 dev {there}\nlink set {there} mtu 1420 up"
+        ))?;
+        town.client.ip(&format!("address add 10.9.0.2/24 dev {here}\nlink set {here} mtu 1420 up\nroute add {SERVER}/32 dev {here}"))?;
+        town.lan.ip("route replace 10.9.0.0/24 via 10.0.5.1")?;
+        iperf(&town, seconds)
+    }
+
+    fn start(&self, town: &Town, space: &Namespace, interface: &str) -> anyhow::Result<Program> {
+        let mut command = space.command(self.program);
+        command
+            .args(self.args)
+            .arg(interface)
+            .env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1");
+        let program = Program::start(&town.logs, interface, &mut command)?;
+        wait_until(&format!("{} is ready", self.program), READY, || {
+            space.output("wg", &["show", interface]).ok()
+        })?;
+        Ok(program)
+    }
 }
 
 struct Key {
@@ -146,18 +191,6 @@ impl Key {
             public: public.trim().to_owned(),
         })
     }
-}
-
-fn start(town: &Town, space: &Namespace, interface: &str) -> anyhow::Result<Program> {
-    let mut command = space.command("wireguard-go");
-    command
-        .args(["--foreground", interface])
-        .env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1");
-    let program = Program::start(&town.logs, interface, &mut command)?;
-    wait_until("wireguard-go is ready", READY, || {
-        space.output("wg", &["show", interface]).ok()
-    })?;
-    Ok(program)
 }
 
 fn set(space: &Namespace, interface: &str, what: &[&str]) -> anyhow::Result<()> {
