@@ -140,7 +140,41 @@ container() {
     else
         skip "no docker-compose here (apt-get install docker-compose): packaging/docker/compose.yaml was not checked"
     fi
+    engine
     alone
+}
+
+# podman in the place of Docker, in the network namespace of the test. crun knows no cgroups of both kinds side by side.
+podman_there() {
+    nsenter --net="/run/netns/$space" unshare --mount --propagation slave \
+        sh -c 'umount -l /sys/fs/cgroup/unified 2>/dev/null; exec "$@"' _ \
+        podman --storage-driver vfs --root "$place/images" --runroot "$place/images-run" --cgroup-manager cgroupfs "$@"
+}
+
+# The image in a container of a real engine, with what the compose file gives it.
+engine() {
+    if ! command -v buildah >/dev/null || ! command -v podman >/dev/null || ! command -v crun >/dev/null; then
+        skip "no podman here (apt-get install buildah podman crun): no engine ran the image"
+        return
+    fi
+    local name gateway=localhost/spa-gateway
+    local options=(--network host --cgroups=disabled --ulimit nofile=1024:1024 --ulimit nproc=512:512 --cap-drop ALL --read-only
+        --tmpfs /run:mode=0755,size=1m --volume "$place/config:/etc/spa" --volume "$place/state:/var/lib/spa")
+    for name in $(sed -n '/cap_add:/,/devices:/s/^ *- \([A-Z_]*\).*/\1/p' packaging/docker/compose.yaml); do options+=(--cap-add "$name"); done
+    [ ! -e /dev/net/tun ] || options+=(--device /dev/net/tun)
+    mkdir "$place/config" "$place/state"
+    podman_there run --rm "${options[@]}" --entrypoint /usr/sbin/spa-admin "$gateway" init --interface eth0 --public 198.51.100.10:51820 --pool 10.200.0.0/16 --yes >/dev/null
+    trust "$place/config/gateway.toml"
+    podman_there run --name gateway "${options[@]}" "$gateway" >"$place/log" 2>&1 &
+    daemon=$!
+    await podman_there exec gateway spa-admin status
+    podman_there exec gateway spa-admin doctor
+    podman_there exec gateway spa-admin user add ana --group eng >/dev/null
+    podman_there exec gateway spa-admin invite ana | grep -q '^spa1:' || fail "no invite out of the container"
+    podman_there stop --time 10 gateway >/dev/null
+    wait "$daemon" || fail "the container did not end in peace"
+    daemon=""
+    echo "a container engine runs it: set up, started, asked for an invite, stopped"
 }
 
 # What the image is when it runs: the programs and two folders, nothing else; the capabilities of the compose file, nothing else.
