@@ -220,6 +220,17 @@ mod tests {
     }
 
     #[test]
+    fn a_recovery_code_that_stands_twice_is_known() {
+        let mut person = person(PersonKind::Human);
+        let code = spa_proto::RecoveryCode::from_bytes([3; 16]);
+        person.recovery = [code.digest(), code.digest()].into();
+        let (known, spend) = person.judge(&SecondFactor::Recovery(code), AT_59_S);
+        assert!(bool::from(known));
+        person.spend(spend);
+        assert!(person.recovery.is_empty());
+    }
+
+    #[test]
     fn a_machine_has_no_code_and_a_person_cannot_go_without() {
         let judge = |kind, factor| bool::from(person(kind).judge(&factor, AT_59_S).0);
         assert!(judge(PersonKind::Machine, SecondFactor::None));

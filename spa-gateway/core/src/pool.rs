@@ -156,3 +156,96 @@ impl Pool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::rig::settings;
+
+    const fn at(millis: u64) -> Moment {
+        Moment::from_millis(millis)
+    }
+
+    fn pool(v4: Option<(&str, u8)>, v6: Option<(&str, u8)>) -> Pool {
+        Pool::new(&Settings {
+            tunnel4: v4.map(|(of, prefix)| (of.parse().expect("an address"), prefix)),
+            tunnel6: v6.map(|(of, prefix)| (of.parse().expect("an address"), prefix)),
+            ..settings()
+        })
+    }
+
+    fn v4(last: u8) -> Option<Ipv4Addr> {
+        Some(Ipv4Addr::new(10, 200, 0, last))
+    }
+
+    fn v6(last: u16) -> Option<Ipv6Addr> {
+        Some(Ipv6Addr::new(0xfd5a, 1, 0, 0, 0, 0, 0, last))
+    }
+
+    /// Ten minutes (SPEC §11).
+    #[test]
+    fn an_address_rests_to_the_millisecond() {
+        assert_eq!(REST, Duration::from_millis(600_000));
+        let mut pool = pool(Some(("10.200.0.1", 30)), None);
+        let only = pool.take(at(0)).expect("free");
+        assert_eq!((only.v4, only.v6), (v4(2), None));
+        assert_eq!(pool.take(at(0)), None);
+        pool.give_back(only, at(5_000));
+        assert_eq!(pool.take(at(4_999)), None);
+        assert_eq!(pool.take(at(5_000)), Some(only));
+        pool.put_back(only);
+        assert_eq!(pool.take(at(5_000)), Some(only), "it was never used");
+    }
+
+    #[test]
+    fn numbers_go_round_and_pass_over_what_is_taken() {
+        let mut pool = pool(Some(("10.200.0.3", 29)), Some(("fd5a:1::3", 64)));
+        let given: alloc::vec::Vec<_> = core::iter::from_fn(|| pool.take(at(0))).collect();
+        let numbers: alloc::vec::Vec<u32> = given.iter().map(|of| of.number).collect();
+        assert_eq!(numbers, [1, 2, 4, 5, 6]);
+        pool.put_back(given[4]);
+        pool.put_back(given[0]);
+        pool.put_back(given[1]);
+        let again = [(); 3].map(|()| pool.take(at(0)).expect("free").number);
+        assert_eq!(again, [1, 2, 6], "from where it stood");
+        let both: alloc::vec::Vec<IpAddr> = given[2].each().collect();
+        assert_eq!((given[2].v4, given[2].v6), (v4(4), v6(4)));
+        assert_eq!(both.len(), 2);
+    }
+
+    #[test]
+    fn what_was_lent_before_a_restart_is_taken_again_if_it_is_of_this_pool() {
+        let fresh = || pool(Some(("10.200.0.1", 29)), Some(("fd5a:1::1", 64)));
+        let mut of_both = fresh();
+        let taken = of_both.retake(v4(4), v6(4)).expect("free");
+        assert_eq!(taken.number, 4);
+        assert_eq!(of_both.retake(v4(4), v6(4)), None, "taken");
+        let next = of_both.take(at(0)).expect("free");
+        assert_eq!(next.number, 5, "behind the last that was lent");
+        for (v4, v6) in [
+            (v4(4), v6(5)),
+            (v4(4), None),
+            (None, v6(4)),
+            (None, None),
+            (v4(0), v6(0)),
+            (v4(7), v6(7)),
+            (Some(Ipv4Addr::new(10, 199, 0, 4)), v6(4)),
+        ] {
+            assert_eq!(fresh().retake(v4, v6), None, "{v4:?} {v6:?}");
+        }
+        assert!(fresh().retake(v4(6), v6(6)).is_some());
+        let mut of_six = pool(None, Some(("fd5a:1::1", 64)));
+        assert_eq!(of_six.retake(None, v6(9)).map(|of| of.number), Some(9));
+        let below = Some(Ipv6Addr::new(0xfd5a, 0, 0, 0, 0, 0, 0, 9));
+        assert_eq!(of_six.retake(None, below), None);
+        let mut of_four = pool(Some(("10.200.0.1", 29)), None);
+        assert_eq!(of_four.retake(v4(2), None).map(|of| of.number), Some(2));
+
+        let mut resting = fresh();
+        resting.rest(v4(2), v6(2), at(10));
+        let numbers = [at(9), at(10)].map(|now| resting.take(now).map(|of| of.number));
+        assert_eq!(numbers, [Some(3), Some(4)]);
+        resting.rest(v4(7), v6(7), at(10));
+        assert_eq!(resting.resting.len(), 1, "not of this pool");
+    }
+}

@@ -190,7 +190,9 @@ fn five_failures_empty_the_bucket_and_a_hundred_in_a_row_disable() {
         rig.open(&mut bot, &[]);
     }
     assert_eq!(rig.store.credentials[0].standing, crate::Standing::Disabled);
-    assert_eq!(rig.audited(crate::AuditKind::CredentialDisabled).len(), 1);
+    let disabled = rig.audited(crate::AuditKind::CredentialDisabled);
+    let why: Vec<_> = disabled.iter().map(|audit| audit.reason).collect();
+    assert_eq!(why, [Some("a hundred failures in a row")]);
     bot.q = spa_proto::ProofSecret::from_seed(&[7; 32]);
     rig.pass_secs(10 * 60);
     assert!(rig.open(&mut bot, &[]).is_none());

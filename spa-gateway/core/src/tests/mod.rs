@@ -16,6 +16,6 @@ mod learning;
 mod people;
 mod policy;
 mod restart;
-mod rig;
+pub(crate) mod rig;
 mod steps;
 mod usual;
