@@ -35,7 +35,7 @@ const TUNNEL_MTU: u32 = 1420;
 const TOGETHER: usize = 64;
 
 /// How often the kernel's WireGuard is looked at: it does not say what others change in it, and nobody's peer may stay changed
-/// for longer than 2 s. One look at 1,000 peers is some 2 ms.
+/// for longer than 2 s. A look is one dump of all peers.
 const GLANCE: Duration = Duration::from_millis(1500);
 
 /// Why the enforcer cannot start or go on; one line each.
