@@ -105,7 +105,7 @@ const LINES: &[Line] = &[
         "{knocks-sustained~} of 100/s",
     ],
     [
-        "throughput among thousands of sessions against alone",
+        "throughput among 10,000 sessions (QUICK: 2,500) against alone",
         "0.95",
         "{packet-cost-10000}",
         "",
