@@ -247,10 +247,8 @@ impl Tunnel {
         let deadline = Instant::now() + patience;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let timeout = Timespec {
-                tv_sec: left.as_secs().cast_signed(),
-                tv_nsec: left.subsec_nanos().into(),
-            };
+            // Its nanoseconds are 32 bits wide on one processor and 64 on another.
+            let timeout = Timespec::try_from(left).expect("a wait of seconds");
             let mut fds = [PollFd::new(&self.socket, flags)];
             match poll(&mut fds, Some(&timeout)) {
                 Err(Errno::INTR) => continue,

@@ -250,10 +250,7 @@ fn a_peer_before_the_private_key_is_refused_by_the_embedded_wireguard() {
 
 fn becomes_readable(interface: &Interface, patience: Duration) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(interface.as_fd(), PollFlags::IN)];
-    let timeout = Timespec {
-        tv_sec: patience.as_secs().cast_signed(),
-        tv_nsec: patience.subsec_nanos().into(),
-    };
+    let timeout = Timespec::try_from(patience).expect("a wait of seconds");
     poll(&mut fds, Some(&timeout)).expect("poll works") == 1
 }
 
