@@ -15,9 +15,9 @@ core=(guard factors spent tags bucket policy/decide intake work knock_keys perso
 out=${MUTANTS_DIR:-$PWD/target/mutants}
 mkdir -p "$out/copy" "$out/said"
 export CARGO_TARGET_DIR=$out/target CARGO_PROFILE_DEV_DEBUG=0
-# What is changed is compiled a little better than in a test, since it is run more often than built. The first test that fails is
-# enough; only with this variable does libtest take the option, and the runner keeps it off the build.
-faster=(--config=profile.dev.package.spa-proto.opt-level=1 --config=profile.dev.package.spa-gateway-core.opt-level=1 "--config=target.'cfg(all())'.runner=['env','RUSTC_BOOTSTRAP=1']")
+# The tests of the wire take longer than building it, those of the core do not: the wire alone is compiled better.
+# The first test that fails is enough; only with this variable does libtest take the option, and the runner keeps it off the build.
+faster=(--config=profile.dev.package.spa-proto.opt-level=1 "--config=target.'cfg(all())'.runner=['env','RUSTC_BOOTSTRAP=1']")
 enough=(-- -Zunstable-options --fail-fast)
 
 # A file that is equal keeps its age: Cargo builds what differs.
