@@ -185,10 +185,12 @@ fn five_failures_empty_the_bucket_and_a_hundred_in_a_row_disable() {
     assert_eq!(rig.count(Refusal::WrongProof), 5);
     assert!(rig.open(&mut bot, &[]).is_none());
     assert_eq!(rig.count(Refusal::FailureRate), 1);
-    while rig.store.credentials[0].failures < crate::MAX_FAILURES {
+    for _ in 0..95 {
+        assert_eq!(rig.store.credentials[0].standing, crate::Standing::Enabled);
         rig.pass_secs(10 * 60);
         rig.open(&mut bot, &[]);
     }
+    assert_eq!(rig.store.credentials[0].failures, crate::MAX_FAILURES);
     assert_eq!(rig.store.credentials[0].standing, crate::Standing::Disabled);
     let disabled = rig.audited(crate::AuditKind::CredentialDisabled);
     let why: Vec<_> = disabled.iter().map(|audit| audit.reason).collect();
@@ -196,6 +198,22 @@ fn five_failures_empty_the_bucket_and_a_hundred_in_a_row_disable() {
     bot.q = spa_proto::ProofSecret::from_seed(&[7; 32]);
     rig.pass_secs(10 * 60);
     assert!(rig.open(&mut bot, &[]).is_none());
+}
+
+#[test]
+fn a_row_of_failures_ends_with_an_open_that_passes() {
+    let mut bot = Device::of("bot", 7);
+    let mut rig = Rig::with(&[&bot]);
+    rig.pass_secs(40 * 60);
+    let own = core::mem::replace(&mut bot.q, spa_proto::ProofSecret::from_seed(&[99; 32]));
+    for in_a_row in 1..=2 {
+        assert!(rig.open(&mut bot, &[]).is_none());
+        assert_eq!(rig.store.credentials[0].failures, in_a_row);
+        rig.pass_secs(2);
+    }
+    bot.q = own;
+    assert!(rig.open(&mut bot, &[]).is_some());
+    assert_eq!(rig.store.credentials[0].failures, 0);
 }
 
 #[test]
