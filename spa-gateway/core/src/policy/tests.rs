@@ -256,20 +256,3 @@ fn every_bound_of_a_policy_is_reached_and_not_passed() {
     assert!(Policy::parse(&long[..MAX_POLICY_BYTES]).is_ok());
     assert!(wrong(&long).what.contains("larger"));
 }
-
-#[test]
-fn the_risk_of_a_request_is_that_of_its_resource_and_unknown_without_one() {
-    let policy = Policy::parse(GOOD).expect("valid");
-    let (ana, wiki, nothing) = (name("ana"), name("wiki"), name("nothing"));
-    let request = |resource, risk| super::Request {
-        risk,
-        ..super::Request::new(&ana, resource)
-    };
-    for points in [0, 1, 70] {
-        let fixed = super::RiskInput::Fixed(points);
-        assert_eq!(policy.risk(&request(&wiki, fixed)), Some(points));
-        assert_eq!(policy.risk(&request(&nothing, fixed)), None);
-    }
-    let unknown = super::RiskInput::Unknown;
-    assert_eq!(policy.risk(&request(&wiki, unknown)), None);
-}

@@ -170,3 +170,21 @@ fn what_a_device_said_outlives_a_restart_and_grows_old_there() {
         assert_eq!(has(&rig, DB), goes_on, "{age}");
     }
 }
+
+#[test]
+fn the_risk_of_a_request_is_that_of_its_resource_and_unknown_without_one() {
+    let policy = crate::Policy::parse(super::rig::POLICY).expect("valid");
+    let name = |text| crate::Name::parse(text).expect("a name");
+    let (ana, wiki, nothing) = (name("ana"), name("wiki"), name("nothing"));
+    let request = |resource, risk| crate::policy::Request {
+        risk,
+        ..crate::policy::Request::new(&ana, resource)
+    };
+    for points in [0, 1, 70] {
+        let fixed = crate::policy::RiskInput::Fixed(points);
+        assert_eq!(policy.risk(&request(&wiki, fixed)), Some(points));
+        assert_eq!(policy.risk(&request(&nothing, fixed)), None);
+    }
+    let unknown = crate::policy::RiskInput::Unknown;
+    assert_eq!(policy.risk(&request(&wiki, unknown)), None);
+}
