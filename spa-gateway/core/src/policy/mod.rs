@@ -382,3 +382,6 @@ pub(crate) const fn protocol_name(protocol: Protocol) -> &'static str {
         Protocol::Icmp => "icmp",
     }
 }
+
+#[cfg(test)]
+mod tests;
