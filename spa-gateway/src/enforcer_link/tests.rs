@@ -1,9 +1,14 @@
+use std::path::Path;
 use std::thread::JoinHandle;
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SocketFlags, SocketType,
+};
 use spa_order::{Backend, KnockInterfaces, ORDER_LEN, Reason, Replies};
 
+use super::program::flags;
 use super::*;
+use crate::config::Config;
 
 /// A link whose other end runs `enforcer` in a thread.
 fn link(enforcer: impl FnOnce(OwnedFd) + Send + 'static) -> (EnforcerLink, JoinHandle<()>) {
