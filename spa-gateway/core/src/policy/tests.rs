@@ -5,10 +5,11 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use core::time::Duration;
 
-use spa_proto::ResourceId;
+use spa_proto::{ResourceId, WallTime};
 
 use super::{
-    DEFAULT_LENGTH, MAX_MEMBERS, MAX_POLICY_BYTES, MAX_PORTS, MAX_RULES, Policy, PolicyError,
+    Approval, DEFAULT_LENGTH, Decision, MAX_MEMBERS, MAX_POLICY_BYTES, MAX_PORTS, MAX_RULES,
+    Policy, PolicyError, Request,
 };
 use crate::name::Name;
 
@@ -154,4 +155,27 @@ fn every_bound_of_a_policy_is_reached_and_not_passed() {
     let long = "#".repeat(MAX_POLICY_BYTES + 1);
     assert!(Policy::parse(&long[..MAX_POLICY_BYTES]).is_ok());
     assert!(wrong(&long).what.contains("larger"));
+}
+
+#[test]
+fn an_approval_counts_until_its_end_and_not_at_it() {
+    let policy = Policy::parse(
+        "resource.db = { to = \"10.0.0.1\", ports = [\"1/tcp\"] }\n[[allow]]\nname = \"a\"\nwho = [\"bo\"]\nto = [\"db\"]\napprove = [\"ana\"]\n",
+    )
+    .expect("sound");
+    let end = WallTime::from_millis(1_800_000_000_000);
+    let approvals = [Approval {
+        rule: name("a"),
+        by: name("ana"),
+        until: end,
+    }];
+    let (bo, db) = (name("bo"), name("db"));
+    let allowed = |at| {
+        let mut request = Request::new(&bo, &db);
+        request.at = Some(at);
+        request.approvals = &approvals;
+        matches!(policy.decide(&request), Decision::Allow(_))
+    };
+    assert!(allowed(end.saturating_sub(Duration::from_millis(1))));
+    assert!(!allowed(end));
 }
