@@ -5,7 +5,7 @@ use std::time::Duration;
 use spa_tests::gateway::Gateway;
 use spa_tests::person::Person;
 use spa_tests::serve::{self, PAGE, Stream};
-use spa_tests::topology::{SERVER, Town, WEB, endpoint};
+use spa_tests::topology::{GATEWAY, PORT, SERVER, Town, WEB, address, endpoint};
 use spa_tests::wait::wait_until;
 
 /// How long a connection that must come about is given.
@@ -41,6 +41,18 @@ impl Place {
     pub fn assert_reaches_wiki(&self, person: &Person) {
         let page = serve::fetch(person.space(), endpoint(SERVER, WEB), REACHED).unwrap();
         assert_eq!(page, PAGE);
+    }
+
+    /// Ana knocks and reaches wiki, a stranger meets silence meanwhile, and after the cut nothing is left.
+    #[track_caller]
+    pub fn assert_main_job(&self, ana: &mut Person) {
+        ana.knock(&["wiki"]).unwrap().success().unwrap();
+        self.assert_reaches_wiki(ana);
+        let scanner = self.town.scanner();
+        let findings = scanner.oddities(address(GATEWAY), PORT).unwrap();
+        assert!(findings.is_silent(), "{:?}", findings.answers);
+        self.gateway.ask(&["session", "cut", "ana"]).unwrap();
+        self.assert_everything_closed();
     }
 
     /// No connection to wiki comes about.

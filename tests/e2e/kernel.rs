@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use spa_tests::gateway::Gateway;
 use spa_tests::net::run;
 use spa_tests::person::Person;
-use spa_tests::topology::{GATEWAY, PORT, Town, address};
+use spa_tests::topology::Town;
 use spa_tests::wait::wait_until;
 
 use crate::clock::{Clocked, each_way};
@@ -169,13 +169,7 @@ fn a_vlan_is_an_uplink_like_any_other() {
     gateway.start().unwrap();
     let mut ana = Person::enrolled(&gateway, &town.client, "ana").unwrap();
     let place = Place { gateway, town };
-    ana.knock(&["wiki"]).unwrap().success().unwrap();
-    place.assert_reaches_wiki(&ana);
-    let scanner = place.town.scanner();
-    let findings = scanner.oddities(address(GATEWAY), PORT).unwrap();
-    assert!(findings.is_silent(), "{:?}", findings.answers);
-    place.gateway.ask(&["session", "cut", "ana"]).unwrap();
-    place.assert_everything_closed();
+    place.assert_main_job(&mut ana);
 }
 
 /// Whether this is the virtual machine, whose clock and WireGuard are nobody else's. Says so past the test harness, which

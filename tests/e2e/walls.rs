@@ -258,13 +258,7 @@ fn real_firewall(packages: &[&str], begin: impl FnOnce(&mut Wall), words: &str) 
     let Wall { root, town, kept } = wall;
     let place = Place { gateway, town };
     let mut ana = Person::enrolled(&place.gateway, &place.town.client, "ana").unwrap();
-    ana.knock(&["wiki"]).unwrap().success().unwrap();
-    place.assert_reaches_wiki(&ana);
-    let scanner = place.town.scanner();
-    let findings = scanner.oddities(address(GATEWAY), PORT).unwrap();
-    assert!(findings.is_silent(), "{:?}", findings.answers);
-    place.gateway.ask(&["session", "cut", "ana"]).unwrap();
-    place.assert_everything_closed();
+    place.assert_main_job(&mut ana);
     drop((kept, root));
 }
 

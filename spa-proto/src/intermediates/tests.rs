@@ -40,21 +40,27 @@ fn slot(case: &Value) -> Slot {
     Slot::from_minutes(case["slot"].as_u64().expect("a slot"))
 }
 
+fn ids(case: &Value) -> (GatewayId, CredentialId) {
+    (
+        GatewayId::from_bytes(bytes(case, "gw_id")),
+        CredentialId::from_bytes(bytes(case, "cred_id")),
+    )
+}
+
+fn keys_of(case: &Value) -> DerivedKeys {
+    let (gateway, credential) = ids(case);
+    let secret = CredentialKey::from_bytes(bytes(case, "K_cred"));
+    DerivedKeys::derive(&secret, gateway, credential)
+}
+
 #[test]
 fn the_keys_of_a_credential_are_those_of_the_vectors() {
     for case in vectors(include_str!("../../../tests/vectors/kdf.json"))
         .as_array()
         .expect("a list")
     {
-        let (gateway, credential) = (
-            GatewayId::from_bytes(bytes(case, "gw_id")),
-            CredentialId::from_bytes(bytes(case, "cred_id")),
-        );
-        let keys = DerivedKeys::derive(
-            &CredentialKey::from_bytes(bytes(case, "K_cred")),
-            gateway,
-            credential,
-        );
+        let (gateway, credential) = ids(case);
+        let keys = keys_of(case);
         assert_eq!((keys.gateway(), keys.credential()), (gateway, credential));
         same(case, &derived_keys(&keys));
         assert_eq!(cx(gateway, credential), bytes(case, "cx"));
@@ -76,10 +82,7 @@ fn the_proof_key_of_a_password_is_that_of_the_vectors() {
             case["password"].as_str().expect("text"),
             crate::DeviceSecret::from_bytes(bytes(case, "r")),
         );
-        let (gateway, credential) = (
-            GatewayId::from_bytes(bytes(case, "gw_id")),
-            CredentialId::from_bytes(bytes(case, "cred_id")),
-        );
+        let (gateway, credential) = ids(case);
         let salt = bytes(case, "salt");
         let named = proof_key(password, &salt, &device, gateway, credential).expect("memory");
         same(case, &named);
@@ -98,15 +101,7 @@ fn a_knock_is_byte_for_byte_that_of_the_vectors_and_opens() {
     let all = vectors(include_str!("../../../tests/vectors/knock.json"));
     let mut kids = [false; 2];
     for case in all.as_array().expect("a list").iter().take(16) {
-        let (gateway, credential) = (
-            GatewayId::from_bytes(bytes(case, "gw_id")),
-            CredentialId::from_bytes(bytes(case, "cred_id")),
-        );
-        let keys = DerivedKeys::derive(
-            &CredentialKey::from_bytes(bytes(case, "K_cred")),
-            gateway,
-            credential,
-        );
+        let keys = keys_of(case);
         let kid = u8::try_from(case["kid"].as_u64().expect("a kid")).expect("a kid");
         let secret = KnockSecret::from_bytes(bytes(case, "b_kid"));
         let (info, ext) = (
