@@ -47,6 +47,29 @@ what=service_triggers
 run UCI_network="wan wan6" >"$dir/told"
 printf 'trigger spa-gateway network firewall\ninterface trigger wan\ninterface trigger wan6\n' | diff - "$dir/told" || fail "the triggers"
 
+# What closes everything waits for the enforcer, which would put it back, and not for ever: what waits and what closes write down what they
+# do, and the enforcer is a process that ends with the first wait, or not before it is killed.
+mkdir "$dir/bin"
+printf '#!/bin/sh\necho "${0##*/} $*" >>%s\n[ "$1" != list ]\n' "$dir/shut" | tee "$dir/bin/ip" >"$dir/bin/nft"
+printf '#!/bin/sh\n[ -e "/proc/$ENFORCER/exe" ] && echo "$ENFORCER"\n' >"$dir/bin/pidof" # which one that is dead and not yet buried has not
+printf '#!/bin/sh\necho wait >>%s\n[ -z "$ENDS" ] || kill -9 "$ENFORCER" 2>/dev/null\nexec %s 0.1\n' "$dir/shut" "$(command -v sleep)" >"$dir/bin/sleep"
+chmod +x "$dir"/bin/*
+what=shut
+for ends in 1 ""; do
+    sleep 60 &
+    enforcer=$!
+    disown # bash would tell of its end
+    : >"$dir/shut"
+    run PATH="$dir/bin:$PATH" ENFORCER="$enforcer" ENDS="$ends" UCI_interface=spa7 || fail "shut fails"
+    [ ! -e "/proc/$enforcer/exe" ] || fail "shut leaves the enforcer"
+    waits=$(grep -c wait "$dir/shut")
+    # Told to end it does so when this machine lets it.
+    [ "$waits" -ge "$([ -n "$ends" ] && echo 1 || echo 11)" ] || fail "shut waits $waits times"
+    printf '%s\n' 'ip link delete spa7' 'nft flush set inet fw4 spa1_door4' 'nft flush set inet fw4 spa1_door6' \
+        'nft flush set inet fw4 spa1_session4' 'nft flush set inet fw4 spa1_session6' 'nft delete table inet spa' 'nft list table inet spa' |
+        diff - <(tail -n +$((waits + 1)) "$dir/shut") || fail "shut does not close everything"
+done
+
 # Dark before there is a network, where the gateway is to run, and nowhere else.
 mkdir -p "$dir/etc/init.d"
 printf '#!/bin/sh\nexit "${INIT_ENABLED:-0}"\n' >"$dir/etc/init.d/spa-gateway"

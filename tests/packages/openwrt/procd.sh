@@ -26,5 +26,6 @@ config_list_foreach() {
 	for value in $list; do "$3" "$value"; done
 }
 network_flush_cache() { :; }
+stop() { :; }
 network_get_device() { eval "$1=\"\${DEVICE_$2:-}\""; }
 logger() { shift 5; echo "said $*"; }
