@@ -99,9 +99,10 @@ proof() {
     qemu=$(qemu_of "$2")
     variable=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$triple")_RUNNER
     [ -z "$qemu" ] || export "$variable=$qemu"
-    RUSTFLAGS=$tests_flags cargo-zigbuild test -q --locked -j "$jobs" --profile router-test --target "$triple" -Zbuild-std=std,panic_abort \
+    # `test` said in either: without it the second would build every crate again, against a standard library without it.
+    RUSTFLAGS=$tests_flags cargo-zigbuild test -q --locked -j "$jobs" --profile router-test --target "$triple" -Zbuild-std=std,panic_abort,test \
         -p spa-proto -p spa-gateway-core --features spa-proto/client,spa-proto/vectors,spa-gateway-core/vectors
-    RUSTFLAGS=$tests_flags cargo-zigbuild zigbuild -q --locked -j "$jobs" --profile router-test --target "$triple" -Zbuild-std=std,panic_abort \
+    RUSTFLAGS=$tests_flags cargo-zigbuild zigbuild -q --locked -j "$jobs" --profile router-test --target "$triple" -Zbuild-std=std,panic_abort,test \
         -p spa-tests --bin check-vectors
     for vectors in tests/vectors tests/vectors/negative; do $qemu "$target_dir/$triple/router-test/check-vectors" "$vectors"; done
 }
