@@ -10,7 +10,7 @@
 # make mutants  every check, bound and key derivation changed, one by one, each to be noticed by a unit test; FILES="a.rs b.rs"
 # make coverage which lines of wire and core the tests run through
 # make router static programs for a router, and their tests on its processor; TARGET=x86_64, aarch64, armv7, mipsel or mips alone
-# make model  the formal model, where ProVerif is installed
+# make model  the formal models, where ProVerif and Verifpal are installed
 # make deb    Debian packages of gateway, client and tunnel, in target/deb
 # make test-packages   these packages on a fresh Debian with the kernel's WireGuard, in a virtual machine: installed, used, upgraded, purged;
 #             before that real ufw and firewalld, OpenWrt's files, and the static programs of `make router`: the main job, their memory, a container's image

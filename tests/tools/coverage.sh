@@ -28,5 +28,5 @@ if [ -z "${LLVM_PROFDATA:-}" ] || [ -z "${LLVM_COV:-}" ]; then
     fi
     export LLVM_PROFDATA=$tools/llvm-profdata LLVM_COV=$tools/llvm-cov
 fi
-exec "$cargo" llvm-cov --locked -p spa-proto -p spa-order -p spa-gateway-core -p spa-sim --all-features --lib --test promises \
+exec "$cargo" llvm-cov --locked -p spa-proto -p spa-order -p spa-gateway-core -p spa-sim --all-features --tests \
     --ignore-filename-regex 'tests?/|tests?\.rs' --summary-only
