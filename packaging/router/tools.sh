@@ -24,10 +24,13 @@ if [ ${#packages[@]} -gt 0 ]; then
 fi
 
 mkdir -p "$tools/bin"
-if [ ! -x "$tools/bin/cargo-zigbuild" ]; then
-    echo "router: installing zig 0.17 and cargo-zigbuild 0.24 (PyPI)"
+# Not a later zig (docs/decisions/0034): its own malloc writes zeros where musl's knows that the kernel did, and spa-tunnel, which asks for
+# 26 MB it may never use, would hold all of them.
+case $("$tools/bin/zig" version 2>/dev/null) in 0.15.*) have=1 ;; *) have= ;; esac
+if [ -z "$have" ] || [ ! -x "$tools/bin/cargo-zigbuild" ]; then
+    echo "router: installing zig 0.15 and cargo-zigbuild 0.24 (PyPI)"
     /usr/bin/python3 -m venv "$tools/python"
-    "$tools/python/bin/pip" -q install 'ziglang>=0.17,<0.18' 'cargo-zigbuild>=0.24,<0.25'
+    "$tools/python/bin/pip" -q install 'ziglang>=0.15.2,<0.16' 'cargo-zigbuild>=0.24,<0.25'
     printf '#!/bin/sh\nexec "%s" -m ziglang "$@"\n' "$tools/python/bin/python" >"$tools/bin/zig"
     chmod +x "$tools/bin/zig"
     ln -sf "$tools/python/bin/cargo-zigbuild" "$tools/bin/cargo-zigbuild"

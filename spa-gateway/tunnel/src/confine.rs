@@ -60,7 +60,11 @@ const ALLOWED: &[libc::c_long] = &[
 ];
 
 /// Memory that may be had as long as it is not to be executed.
-const ALLOWED_WITHOUT_EXEC: &[libc::c_long] = &[libc::SYS_mmap, libc::SYS_mprotect];
+const ALLOWED_WITHOUT_EXEC: &[libc::c_long] = &[MMAP, libc::SYS_mprotect];
+#[cfg(not(target_arch = "arm"))]
+const MMAP: libc::c_long = libc::SYS_mmap;
+#[cfg(target_arch = "arm")]
+const MMAP: libc::c_long = libc::SYS_mmap2;
 /// Which argument of those two holds the protection.
 const PROTECTION: u8 = 2;
 
