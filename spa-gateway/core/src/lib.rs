@@ -120,8 +120,7 @@ pub use learning::{LEARNED_FOR, LearnedRow, MAX_LEARNED};
 pub use lock::{LockRow, LockTarget, MAX_LOCKS};
 pub use name::{MAX_NAME, Name, NotAName};
 pub use peer::{
-    LATE, LOOK_AT_LATE, LOOK_AT_LEAST, LOOK_WHILE_LIVE, LOOK_WHILE_WAITING, PeerState,
-    SESSIONS_A_LOOK,
+    LAST_LOOK, LATE, LOOK_AT_LATE, LOOK_WHILE_LIVE, LOOK_WHILE_WAITING, PeerState, SESSIONS_A_LOOK,
 };
 pub use policy::{Policy, PolicyError};
 pub use pool::{MAX_POOL, REST};

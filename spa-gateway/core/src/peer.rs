@@ -19,11 +19,11 @@ use crate::time::{Moment, Now};
 
 /// How often a peer is looked at whose door waits: a person waits for what follows.
 pub const LOOK_WHILE_WAITING: Duration = Duration::from_millis(25);
-/// For each so many sessions the looks are one time rarer: a listing costs some 35 µs for each peer, all
+/// For each so many sessions the looks are this much rarer: a listing costs some 35 µs for each peer, all
 /// processes together, and is to take a twentieth of a processor at most.
 pub const SESSIONS_A_LOOK: usize = 32;
-/// How often at least: a handshake must be seen before its door has waited long enough.
-pub const LOOK_AT_LEAST: Duration = Duration::from_secs(1);
+/// One look is in this last part of a door's wait, however many there are: a handshake must be seen before it is over.
+pub const LAST_LOOK: Duration = Duration::from_secs(1);
 /// How often when it has waited longer than [`LATE`].
 pub const LOOK_AT_LATE: Duration = Duration::from_millis(100);
 /// Most handshakes take a round trip; a peer that takes longer is not about to come.
@@ -109,28 +109,19 @@ impl Gateway {
         let Some(session) = self.sessions.of(id) else {
             return;
         };
-        let often = match session.doorway {
+        let pace = pace_among(self.sessions.count());
+        let at = match session.doorway {
             Doorway::Waiting { until, .. } => {
-                let late = until.since(now.mono).saturating_add(LATE) < self.settings.door;
-                let alone = if late {
-                    LOOK_AT_LATE
-                } else {
-                    LOOK_WHILE_WAITING
-                };
-                let crowd = u32::try_from(self.sessions.count() / SESSIONS_A_LOOK);
-                let times = crowd.unwrap_or(u32::MAX).saturating_add(1);
-                alone.saturating_mul(times).min(LOOK_AT_LEAST)
+                look_at_door(until, self.settings.door, pace, now.mono)
             }
-            Doorway::Settled { .. } | Doorway::Shut => {
-                if session.upkeep.awaits_handshake(now.mono) {
-                    LOOK_WHILE_WAITING
-                } else {
-                    LOOK_WHILE_LIVE
-                }
+            // Its person waits for it, if policy does.
+            Doorway::Settled { .. } | Doorway::Shut
+                if session.upkeep.awaits_handshake(now.mono) =>
+            {
+                now.mono.next_of(LOOK_WHILE_WAITING)
             }
+            Doorway::Settled { .. } | Doorway::Shut => now.mono.next_of(LOOK_WHILE_LIVE.max(pace)),
         };
-        // At the same moments for all, so that one listing of the peers answers every look.
-        let at = now.mono.next_of(often);
         self.agenda.set(Timer::Observe(id), at);
     }
 
@@ -269,6 +260,27 @@ impl Session {
     }
 }
 
+/// Gives how often peers are looked at most, among so many sessions.
+fn pace_among(sessions: usize) -> Duration {
+    let crowd = u32::try_from(sessions / SESSIONS_A_LOOK).unwrap_or(u32::MAX);
+    LOOK_WHILE_WAITING.saturating_mul(crowd.saturating_add(1))
+}
+
+/// Gives the next look at a door that waits until then, for `door` in all; at the same moments for all doors, so that one listing
+/// of the peers answers every look.
+fn look_at_door(until: Moment, door: Duration, pace: Duration, now: Moment) -> Moment {
+    let late = until.since(now).saturating_add(LATE) < door;
+    let alone = if late {
+        LOOK_AT_LATE
+    } else {
+        LOOK_WHILE_WAITING
+    };
+    let next = now.next_of(alone.max(pace));
+    let before_it_ends = Duration::from_millis(1);
+    let last = until.before(LAST_LOOK + before_it_ends).next_of(LAST_LOOK);
+    if now < last { next.min(last) } else { next }
+}
+
 /// Gives the door for one endpoint.
 pub(crate) fn door_of(endpoint: SocketAddr) -> Option<Door> {
     let port = NonZeroU16::new(endpoint.port())?;
@@ -276,4 +288,38 @@ pub(crate) fn door_of(endpoint: SocketAddr) -> Option<Door> {
         source: endpoint.ip().to_canonical(),
         port: Some(port),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The looks at a door that opens at `begun` and waits for ten seconds.
+    fn looks(begun: u64, sessions: usize) -> (Moment, alloc::vec::Vec<Moment>) {
+        let door = Duration::from_secs(10);
+        let until = Moment::from_millis(begun).after(door);
+        let mut looks = alloc::vec![Moment::from_millis(begun).next_of(LOOK_WHILE_WAITING)];
+        while let Some(&last) = looks.last().filter(|look| **look < until) {
+            looks.push(look_at_door(until, door, pace_among(sessions), last));
+        }
+        looks.pop();
+        (until, looks)
+    }
+
+    #[test]
+    fn a_door_alone_is_looked_at_often_and_less_often_when_nobody_came() {
+        let (_, looks) = looks(1_000, 1);
+        // 40 in the first second, ten in each of the others.
+        assert!((129..=131).contains(&looks.len()), "{}", looks.len());
+    }
+
+    #[test]
+    fn a_crowd_is_looked_at_seldom_and_each_door_once_more_before_its_end() {
+        for begun in [0, 1, 700, 999, 123_456] {
+            let (until, looks) = looks(begun, 10_000);
+            assert!(looks.len() <= 4, "{looks:?}");
+            let last = looks.last().expect("a look");
+            assert!(until.since(*last) <= LAST_LOOK, "{looks:?} for {until:?}");
+        }
+    }
 }

@@ -37,7 +37,6 @@ impl Moment {
     }
 
     /// Gives the moment `by` earlier; the origin at the earliest.
-    #[cfg(any(test, feature = "vectors"))]
     pub(crate) fn before(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(millis(by)))
     }
