@@ -243,7 +243,13 @@ impl OpenedKnock {
         session_proof(key, &self.proof_message()).ct_eq(&self.proof)
     }
 
-    /// Gives `info`, which with `ext` tells a repeat from another transaction (SPEC §10).
+    /// Gives a digest of `info` and `ext`, which tell a repeat from another transaction (SPEC §10).
+    #[must_use]
+    pub fn transaction(&self) -> [u8; 32] {
+        hash(&[self.info.as_bytes(), self.ext.as_bytes()])
+    }
+
+    /// Gives `info`.
     #[must_use]
     pub const fn info(&self) -> &Info {
         &self.info

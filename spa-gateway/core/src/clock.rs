@@ -221,7 +221,7 @@ impl Gateway {
         }
     }
 
-    /// Forgets plaintexts that cannot be repeated any more: they may hold a recovery code.
+    /// Forgets the transactions that cannot be repeated any more.
     fn forget_answers(&mut self, now: Now) {
         for credential in self.credentials.values_mut() {
             let memory = &mut credential.memory;

@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use litemap::LiteMap;
 use spa_proto::{
-    CredentialId, DerivedKeys, Ext, FRESHNESS, GatewayId, Info, ProofPublic, RefusedFor,
+    CredentialId, DerivedKeys, FRESHNESS, GatewayId, OpenedKnock, ProofPublic, RefusedFor,
     ResourceId, SessionId, SessionKey, Verdict, WallTime,
 };
 
@@ -78,8 +78,8 @@ pub(crate) struct Memory {
 #[derive(Debug)]
 pub(crate) struct Answered {
     pub(crate) credential: CredentialId,
-    pub(crate) info: Info,
-    pub(crate) ext: Ext,
+    /// The digest of its plaintext, which may hold a recovery code and is not kept.
+    pub(crate) transaction: [u8; 32],
     pub(crate) first: Moment,
     pub(crate) repeats: u8,
     /// The gateway time of the last answer.
@@ -206,13 +206,12 @@ impl Memory {
         self.failed.push_back((ts, now));
     }
 
-    /// Gives the transaction answered last if a knock with this plaintext may repeat it.
-    pub(crate) fn repeatable(&self, info: &Info, ext: &Ext, now: Moment) -> Option<&Answered> {
+    /// Gives the transaction answered last if this knock may repeat it.
+    pub(crate) fn repeatable(&self, opened: &OpenedKnock, now: Moment) -> Option<&Answered> {
         self.answered.as_deref().filter(|answered| {
-            answered.info == *info
-                && answered.ext == *ext
-                && answered.repeats < MAX_REPEATS
+            answered.repeats < MAX_REPEATS
                 && now.since(answered.first) <= REPEAT_WITHIN
+                && answered.transaction == opened.transaction()
         })
     }
 

@@ -137,7 +137,7 @@ fn occasion(
 /// Says whether it repeats the transaction answered last (SPEC §10).
 fn repeats(opened: &OpenedKnock, credential: &Credential, sessions: &Sessions, now: Now) -> bool {
     let memory = &credential.memory;
-    let Some(answered) = memory.repeatable(opened.info(), opened.ext(), now.mono) else {
+    let Some(answered) = memory.repeatable(opened, now.mono) else {
         return false;
     };
     match &answered.outcome {

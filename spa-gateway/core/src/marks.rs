@@ -103,8 +103,7 @@ impl Gateway {
 pub(crate) fn answered(knock: &FreshKnock, now: Now, outcome: AnsweredWith) -> Box<Answered> {
     Box::new(Answered {
         credential: knock.arrival().key.credential,
-        info: knock.opened().info().clone(),
-        ext: knock.opened().ext().clone(),
+        transaction: knock.opened().transaction(),
         first: now.mono,
         repeats: 0,
         gateway_time: now.wall,

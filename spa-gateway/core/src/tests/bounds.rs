@@ -231,7 +231,7 @@ fn a_strangers_packet_touches_no_bucket_and_no_queue() {
 }
 
 #[test]
-fn the_plaintext_of_an_answered_knock_is_forgotten_within_two_minutes() {
+fn an_answered_knock_is_forgotten_within_two_minutes() {
     let mut bot = Device::of("bot", 7);
     let mut rig = Rig::with(&[&bot]);
     rig.open(&mut bot, &[]).expect("granted");
