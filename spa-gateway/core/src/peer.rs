@@ -19,11 +19,11 @@ use crate::time::{Moment, Now};
 
 /// How often a peer is looked at whose door waits: a person waits for what follows.
 pub const LOOK_WHILE_WAITING: Duration = Duration::from_millis(25);
-/// For each so many sessions the looks are this much rarer: a listing costs some 35 µs for each peer, all
-/// processes together, and is to take a twentieth of a processor at most.
+/// Each time the sessions are twice as many beyond these, the looks are half as many: a listing costs some 35 µs for each peer,
+/// all processes together, and is to take a tenth of a processor at most.
 pub const SESSIONS_A_LOOK: usize = 32;
 /// One look is in this last part of a door's wait, however many there are: a handshake must be seen before it is over.
-pub const LAST_LOOK: Duration = Duration::from_secs(1);
+pub const LAST_LOOK: Duration = LOOK_WHILE_WAITING.saturating_mul(32);
 /// How often when it has waited longer than [`LATE`].
 pub const LOOK_AT_LATE: Duration = Duration::from_millis(100);
 /// Most handshakes take a round trip; a peer that takes longer is not about to come.
@@ -260,10 +260,11 @@ impl Session {
     }
 }
 
-/// Gives how often peers are looked at most, among so many sessions.
+/// Gives how often peers are looked at most, among so many sessions. A power of two, so that the moments of a slower pace are
+/// moments of every faster one: sessions looked at first among few and last among many share their listings.
 fn pace_among(sessions: usize) -> Duration {
-    let crowd = u32::try_from(sessions / SESSIONS_A_LOOK).unwrap_or(u32::MAX);
-    LOOK_WHILE_WAITING.saturating_mul(crowd.saturating_add(1))
+    let crowd = (sessions / SESSIONS_A_LOOK).max(1).ilog2();
+    LOOK_WHILE_WAITING.saturating_mul(1 << crowd.min(16))
 }
 
 /// Gives the next look at a door that waits until then, for `door` in all; at the same moments for all doors, so that one listing
