@@ -11,6 +11,7 @@ use spa_proto::{OpenAsk, RefusedFor, Verdict, WallTime, Wanted};
 
 use crate::circumstances::Circumstances;
 use crate::credential::{Refused, Verdicts};
+use crate::few::exactly;
 use crate::name::Name;
 use crate::policy::{Allow, Decision, EndsBy, Reason};
 
@@ -194,8 +195,7 @@ pub(crate) fn last_end(granted: &BTreeMap<Name, Allow>, end: WallTime) -> Option
 /// Gives each resource with its end, none after the session's.
 pub(crate) fn ends(granted: BTreeMap<Name, Allow>, not_after: WallTime) -> LiteMap<Name, WallTime> {
     let each = granted.into_iter();
-    each.map(|(name, allow)| (name, allow.not_after.min(not_after)))
-        .collect()
+    exactly(each.map(|(name, allow)| (name, allow.not_after.min(not_after))))
 }
 
 /// Gives the wanted length; 0 minutes is "what policy gives".

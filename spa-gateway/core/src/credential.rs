@@ -12,6 +12,7 @@ use spa_proto::{
 };
 
 use crate::bucket::{Bucket, FAILURES, MESSAGES};
+use crate::few::exactly;
 use crate::name::Name;
 use crate::person::Person;
 use crate::policy::Facts;
@@ -137,11 +138,7 @@ impl Credential {
             person: row.person,
             label: row.label,
             proof: row.proof,
-            keys: row
-                .keys
-                .into_iter()
-                .map(|key| derive(key, row.id))
-                .collect(),
+            keys: exactly(row.keys.into_iter().map(|key| derive(key, row.id))),
             standing: row.standing,
             expires: row.expires,
             confirmed: row.confirmed,

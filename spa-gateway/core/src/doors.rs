@@ -18,7 +18,8 @@ pub(crate) struct DoorBook {
 impl DoorBook {
     /// Notes that a session needs a door; gives until when the door must stay open for everybody.
     pub(crate) fn hold(&mut self, door: Door, session: SessionId, until: Moment) -> Moment {
-        let holders = self.holders.entry(door).or_default();
+        let nobody = || LiteMap::with_capacity(1);
+        let holders = self.holders.entry(door).or_insert_with(nobody);
         holders.insert(session, until);
         holders.values().copied().max().unwrap_or(until)
     }

@@ -55,6 +55,7 @@ mod entropy;
 mod exception;
 mod factors;
 mod facts;
+mod few;
 mod follow;
 mod gateway;
 mod grant;

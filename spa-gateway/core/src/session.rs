@@ -122,7 +122,7 @@ impl Session {
             signals: None,
             phase: Phase::Recording,
             doorway: Doorway::Shut,
-            doors: LiteMap::new(),
+            doors: LiteMap::with_capacity(1),
             seen: Seen::default(),
             upkeep,
         }

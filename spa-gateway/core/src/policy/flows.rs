@@ -12,6 +12,7 @@ use spa_proto::WallTime;
 
 use super::read::first_of;
 use super::{Mode, Policy, PortRange, Resource, Target};
+use crate::few::exactly;
 use crate::name::Name;
 
 /// The ends of a session's tunnel.
@@ -130,7 +131,7 @@ fn disjoint(mut wanted: Vec<(Flow, WallTime)>) -> LiteMap<Flow, WallTime> {
                 .map(|ports| (Flow { ports, ..flow }, until)),
         );
     }
-    flows.into_iter().collect()
+    exactly(flows.into_iter())
 }
 
 /// Says whether, ports aside, all that `narrow` lets through `wide` lets through too. What is published is covered by
