@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketType};
-use spa_wireguard::message::{Answer, REQUEST_LEN, Request};
+use spa_wireguard::message::{Answer, MOST_ANSWERS, REQUEST_LEN, Request};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use zeroize::Zeroizing;
@@ -103,11 +103,17 @@ impl Requests {
 
     /// Sends an answer, waiting while the owner reads slowly.
     pub async fn answer(&self, answer: Answer) -> io::Result<()> {
-        let bytes = answer.encode();
-        let send = |socket: &OwnedFd| Ok(rustix::net::send(socket, &bytes, SendFlags::NOSIGNAL)?);
-        self.socket
-            .async_io(Interest::WRITABLE, send)
-            .await
-            .map(drop)
+        self.answer_all(&[answer]).await
+    }
+
+    /// Sends answers in as few messages as they fit in.
+    pub async fn answer_all(&self, answers: &[Answer]) -> io::Result<()> {
+        for some in answers.chunks(MOST_ANSWERS) {
+            let bytes: Vec<u8> = some.iter().flat_map(Answer::encode).collect();
+            let send =
+                |socket: &OwnedFd| Ok(rustix::net::send(socket, &bytes, SendFlags::NOSIGNAL)?);
+            self.socket.async_io(Interest::WRITABLE, send).await?;
+        }
+        Ok(())
     }
 }

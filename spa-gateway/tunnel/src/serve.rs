@@ -67,9 +67,7 @@ pub async fn serve(owner: Owner) -> Result<(), Stop> {
             }
             Received::Request(request) => perform(&wireguard, request).await,
         };
-        for answer in reply.answers {
-            requests.answer(answer).await?;
-        }
+        requests.answer_all(&reply.answers).await?;
         if let Some(key) = reply.greet {
             wireguard.greet(&key).await;
         }

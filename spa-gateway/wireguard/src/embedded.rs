@@ -2,6 +2,7 @@
 //!
 //! Invariant: the TUN device is held by that process alone, so it is gone when the process is.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,7 +24,7 @@ use rustix::thread::{
 
 use crate::WireguardError;
 use crate::link::is;
-use crate::message::{ANSWER_LEN, Answer, Request, What};
+use crate::message::{ANSWER_LEN, Answer, MOST_ANSWERS, Request, What};
 use crate::plan::{KEY_LEN, Peer, PeerState, Plan, Psk};
 use crate::tun;
 
@@ -42,6 +43,8 @@ pub struct Tunnel {
     ended: Option<ExitStatus>,
     /// It once left a request unanswered, so answers no longer match requests.
     silent: bool,
+    /// What it answered beyond the answer that was waited for: a list comes many at a time.
+    answers: VecDeque<Answer>,
 }
 
 impl Tunnel {
@@ -70,6 +73,7 @@ impl Tunnel {
             child,
             ended: None,
             silent: false,
+            answers: VecDeque::new(),
         };
         tunnel.hand_over(plan, device)?;
         match tunnel.answer()? {
@@ -222,6 +226,14 @@ impl Tunnel {
     }
 
     fn answer(&mut self) -> Result<Answer, WireguardError> {
+        if self.answers.is_empty() {
+            self.receive()?;
+        }
+        self.answers.pop_front().ok_or(WireguardError::Message)
+    }
+
+    /// Waits for a message and takes the answers in it.
+    fn receive(&mut self) -> Result<(), WireguardError> {
         if self.silent {
             return Err(WireguardError::TunnelSilent);
         }
@@ -233,12 +245,16 @@ impl Tunnel {
                 return Err(WireguardError::TunnelSilent);
             }
         }
-        // One byte more than an answer, so that a longer one shows.
-        let mut bytes = [0; ANSWER_LEN + 1];
+        // One byte more than a message, so that a longer one shows.
+        let mut bytes = [0; MOST_ANSWERS * ANSWER_LEN + 1];
         match rustix::net::recv(&self.socket, &mut bytes, RecvFlags::DONTWAIT) {
             Ok((0, _)) | Err(_) => Err(self.ended()),
             Ok((len, _)) => {
-                Answer::decode(bytes.get(..len).unwrap_or_default()).ok_or(WireguardError::Message)
+                for bytes in bytes.get(..len).unwrap_or_default().chunks(ANSWER_LEN) {
+                    let answer = Answer::decode(bytes).ok_or(WireguardError::Message)?;
+                    self.answers.push_back(answer);
+                }
+                Ok(())
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The messages between an owner and its `spa-tunnel`, over a `SOCK_SEQPACKET` pair that is the tunnel's standard input.
 //!
-//! Every request is [`REQUEST_LEN`] bytes and every answer [`ANSWER_LEN`]; unused bytes are zero. Any other length or
-//! content ends `spa-tunnel`. The first request is [`Request::Start`] with the TUN device beside it (`SCM_RIGHTS`) and is
+//! Every request is [`REQUEST_LEN`] bytes and every answer [`ANSWER_LEN`], of which a message holds up to [`MOST_ANSWERS`]; unused
+//! bytes are zero. Any other length or content ends `spa-tunnel`. The first request is [`Request::Start`] with the TUN device beside it (`SCM_RIGHTS`) and is
 //! answered by [`Answer::Ready`]; from then on each request has one answer, [`Request::List`] one [`Answer::Peer`] for each peer
 //! and [`Answer::End`].
 
@@ -20,6 +20,8 @@ pub const MAX_ALLOWED: usize = 128;
 pub const REQUEST_LEN: usize = 1 + 2 * KEY_LEN + ENDPOINT_LEN + 2 + 1 + MAX_ALLOWED * NETWORK_LEN;
 /// Kind, then the longest answer, a peer: key, endpoint, a flag with milliseconds, two counters.
 pub const ANSWER_LEN: usize = 1 + KEY_LEN + ENDPOINT_LEN + 1 + 8 + 8 + 8;
+/// How many answers one message may hold: a list of peers has thousands.
+pub const MOST_ANSWERS: usize = 64;
 
 /// Family (0 none, 4, 6), address, port, scope.
 const ENDPOINT_LEN: usize = 1 + 16 + 2 + 4;
