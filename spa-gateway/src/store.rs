@@ -456,7 +456,7 @@ fn connect(file: &Path) -> Result<Connection, StoreError> {
          PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA secure_delete = ON;
-         PRAGMA cache_size = -512;
+         PRAGMA cache_size = -128;
          PRAGMA temp_store = MEMORY;",
     )
     .map_err(failed)?;
