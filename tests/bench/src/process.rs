@@ -1,10 +1,15 @@
 //! What a process has used: memory by kind, processor time of all its threads; and what machine this is.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use anyhow::Context;
 use spa_tests::gateway::Gateway;
+
+/// Bytes of a page, on every processor this is measured on.
+pub const PAGE: u64 = 4096;
 
 /// Resident memory, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,6 +43,40 @@ pub fn memory(pid: u32) -> anyhow::Result<Memory> {
         resident: field("Rss:")?,
         anonymous: field("Anonymous:")?,
     })
+}
+
+/// The pages of a process that are in memory now, by their place in it: what two processes share is in both sets.
+///
+/// # Errors
+/// When it is gone, or the kernel tells nobody where a page is (it tells root).
+pub fn pages(pid: u32) -> anyhow::Result<BTreeSet<u64>> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let pagemap = File::open(format!("/proc/{pid}/pagemap"))?;
+    let mut pages = BTreeSet::new();
+    for line in maps.lines() {
+        let (range, _) = line.split_once(' ').context("a line of maps")?;
+        let (start, end) = range.split_once('-').context("a range of maps")?;
+        let (start, end) = (
+            u64::from_str_radix(start, 16)?,
+            u64::from_str_radix(end, 16)?,
+        );
+        // The kernel's own page at the very top has no entry.
+        if start >= 1 << 63 {
+            continue;
+        }
+        let mut entries = vec![0; usize::try_from((end - start) / PAGE * 8)?];
+        pagemap.read_exact_at(&mut entries, start / PAGE * 8)?;
+        for entry in entries.as_chunks().0 {
+            let entry = u64::from_le_bytes(*entry);
+            // Bit 63: in memory; bits 0 to 54: where (pagemap.rst).
+            if entry >> 63 == 1 {
+                let place = entry & ((1 << 55) - 1);
+                anyhow::ensure!(place != 0, "the kernel does not tell where a page is");
+                pages.insert(place);
+            }
+        }
+    }
+    Ok(pages)
 }
 
 /// Processor time of a process so far, all threads that live.

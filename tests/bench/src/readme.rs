@@ -100,7 +100,7 @@ const LINES: &[Line] = &[
     ],
     [
         "valid knocks carried out on these two cores, the sender on them too, none lost",
-        "2,000/s",
+        "",
         "{knocks-sustained}/s",
         "{knocks-sustained~} of 100/s",
     ],
@@ -111,10 +111,16 @@ const LINES: &[Line] = &[
         "",
     ],
     [
-        "resident memory of daemon and enforcer, idle / 1,000 sessions",
+        "resident memory of daemon and enforcer, a page of both counted once, idle / 1,000 sessions",
         "10 / 16 MB",
         "{memory-idle} / {memory-1000-sessions} MB",
         "{memory-idle~} MB idle",
+    ],
+    [
+        "the same, such a page (the C library's) counted in each of the two",
+        "",
+        "{memory-twice-idle} / {memory-twice-1000-sessions} MB",
+        "",
     ],
     [
         "of it their own, not a file's",
