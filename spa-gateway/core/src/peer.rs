@@ -315,6 +315,15 @@ mod tests {
     }
 
     #[test]
+    fn every_moment_of_a_slower_pace_is_one_of_a_faster() {
+        let paces: alloc::vec::Vec<u64> = (0..20_000)
+            .map(|sessions| crate::time::millis(pace_among(sessions)))
+            .collect();
+        assert!(paces.windows(2).all(|pair| pair[1] % pair[0] == 0));
+        assert!(pace_among(10_000) > LOOK_WHILE_LIVE);
+    }
+
+    #[test]
     fn a_crowd_is_looked_at_seldom_and_each_door_once_more_before_its_end() {
         for begun in [0, 1, 700, 999, 123_456] {
             let (until, looks) = looks(begun, 10_000);
