@@ -727,3 +727,32 @@ fn an_approval_or_a_grant_names_itself() {
     );
     assert!(policy.explain(&request).to_string().contains("by grant 12"));
 }
+
+#[test]
+fn explain_tells_of_the_rules_that_were_not_reached() {
+    let rules = [
+        deny(""),
+        allow(""),
+        rule_of("allow", "low", "priority = 400"),
+    ];
+    let (decided, trace) = answer(&policy(&rules.concat()), PLAIN);
+    assert_eq!(decided, No(Reason::Rule));
+    for unreached in ["[[allow]] a ", "[[allow]] low "] {
+        let line = trace.lines().find(|line| line.contains(unreached));
+        assert!(
+            line.is_some_and(|line| line.ends_with("not reached")),
+            "{trace}"
+        );
+    }
+}
+
+#[test]
+fn of_two_allows_that_are_equally_near_the_first_is_named() {
+    let rules = [
+        rule_of("allow", "first", "when = \"Tue\""),
+        rule_of("allow", "second", "posture = [\"laptop\"]"),
+    ];
+    let (decided, trace) = answer(&policy(&rules.concat()), PLAIN);
+    assert_eq!(decided, No(Reason::Window), "{trace}");
+    assert!(trace.contains("closest is rule first"), "{trace}");
+}

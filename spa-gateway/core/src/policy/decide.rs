@@ -177,9 +177,6 @@ impl<'a> Evaluation<'a> {
                     watcher.rule(rule, RuleState::OtherPeople);
                 } else {
                     decided = self.rule(rule, &mut merged, &mut closest, watcher);
-                    if decided.is_some() && !W::HEARS_ALL {
-                        break;
-                    }
                 }
             }
             if let Some(grant) = granted {
