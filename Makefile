@@ -27,6 +27,8 @@ SYSTEMD_UNITS ?= /etc/systemd/system
 
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 PROGRAMS = spa spa-gateway spa-admin spa-enforcer spa-tunnel
+PACKAGES_NEED = debootstrap:debootstrap curl:curl busybox:busybox-static qemu-system-x86_64:qemu-system-x86 /usr/lib/qemu/virtiofsd:qemu-system-common \
+	buildah:buildah podman:podman crun:crun docker-compose:docker-compose node:nodejs
 
 .PHONY: help demo test test-vm bench instructions sim oracle fuzz model sbom breaks timing mutants coverage router setup build unit vectors e2e tree fmt clippy release install uninstall deb release-tarball test-packages clean
 
@@ -109,12 +111,15 @@ release: setup
 	for package in spa-gateway spa-enforcer spa-tunnel spa-client; do $(CARGO) build --locked --release -p $$package || exit 1; done
 
 deb: release
+	@tests/tools/setup.sh dpkg-shlibdeps:dpkg-dev
 	@packaging/debian/build.sh "$(TARGET)/release" "$(TARGET)/deb"
 
 release-tarball:
 	@URL="$(URL)" packaging/release-tarball.sh
 
+# What cannot be installed is missed, loudly, by the test that needs it.
 test-packages: build deb
+	-@tests/tools/setup.sh $(PACKAGES_NEED)
 	@tests/packages/source.sh
 	@tests/packages/firewalls.sh
 	@tests/packages/openwrt.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The Debian packages where they are to run: on a fresh Debian with a systemd of its own. Installed, set up in three questions, knocked at,
 # upgraded and removed under an open session, purged. On this machine's kernel first, in a minute; then on Debian's, which has WireGuard and
-# AppArmor, in a throw-away virtual machine, which is emulated and takes most of an hour on a busy one. VM=0 leaves that out.
+# AppArmor, in a throw-away virtual machine, which is emulated and takes four minutes more, and longer on a busy one. VM=0 leaves that out.
 # usage: debian.sh PACKAGES     with the packages of `make deb`, and in PACKAGES/next the same with a higher revision
 set -euo pipefail
 packages=$(readlink -f "$1")

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Brings a Debian machine to where the build and the tests can run; says exactly what is missing where it may not.
+# usage: setup.sh [COMMAND:PACKAGE…]     what is needed besides
 set -eu
 
 # What must be there, and the package it comes from.
-commands=(cc:gcc pkg-config:pkg-config ip:iproute2 nft:nftables conntrack:conntrack valgrind:valgrind iperf3:iperf3)
+commands=(cc:gcc pkg-config:pkg-config ip:iproute2 nft:nftables conntrack:conntrack valgrind:valgrind iperf3:iperf3 "$@")
 libraries=(libnftnl:libnftnl-dev libmnl:libmnl-dev)
 
 # nft and ip live where a plain user's PATH does not look.
