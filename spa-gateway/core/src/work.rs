@@ -63,9 +63,12 @@ impl Gateway {
         }
     }
 
-    /// Steps 6 and 7. Its credential may have lost the key, or come to its end, while the knock waited.
+    /// Steps 6 and 7. While the knock waited, the clock may have been set, and its credential have lost the key or come to its end.
     fn open(&self, queued: QueuedKnock, now: Now) -> Result<UnderstoodKnock, Refusal> {
         let QueuedKnock { knock, arrival } = queued;
+        if !self.is_clock_believed(now) {
+            return Err(Refusal::ClockUntrusted);
+        }
         let credential = self
             .honoured(arrival.key.credential)
             .ok_or(Refusal::CredentialDisabled)?;

@@ -9,7 +9,7 @@ use spa_proto::{
 };
 
 use super::rig::{Device, KNOCKED, Rig};
-use crate::{Confirm, Datagram, InviteTerms, Name, PersonKind, Refusal};
+use crate::{ClockTrust, Confirm, Datagram, InviteTerms, Name, PersonKind, Refusal};
 
 const F: i64 = 90_000;
 
@@ -232,6 +232,20 @@ fn a_knock_that_waited_past_the_end_of_its_invite_is_refused() {
     rig.run();
     assert_eq!(rig.count(Refusal::CredentialExpired), 1);
     assert_eq!(rig.replies.len(), 1);
+}
+
+#[test]
+fn a_knock_that_waits_when_the_clock_ceases_to_be_trusted_is_refused() {
+    let mut bot = Device::of("bot", 7);
+    let mut rig = Rig::with(&[&bot]);
+    let request = open_at(&rig, &mut bot, 0);
+    let (info, ext) = request.encode().expect("fits");
+    let packet = bot.build(&info, &ext, rig.now).packet;
+    assert_eq!(rig.take_in(&packet, bot.source), Ok(()));
+    rig.gateway.handle_clock(ClockTrust::Untrusted, rig.now);
+    rig.run();
+    assert_eq!(rig.count(Refusal::ClockUntrusted), 1);
+    assert!(rig.replies.is_empty());
 }
 
 #[test]
