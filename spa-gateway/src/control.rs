@@ -6,6 +6,7 @@
 
 pub mod protocol;
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -23,7 +24,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::serve::IncomingStream;
 use rustix::fs::Uid;
-use serde_json::Value;
+use serde::Serialize;
 use tokio::net::unix::UCred;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -47,7 +48,28 @@ pub struct Asked {
     /// When the request came in, for what is measured from here.
     pub at: Instant,
     /// Where the answer goes; whoever asked may be gone.
-    pub answer: oneshot::Sender<Result<Value, String>>,
+    pub answer: oneshot::Sender<Result<Written, String>>,
+}
+
+/// An answer as JSON, written where it is known: as a tree of values a list of a thousand sessions takes megabytes.
+#[derive(Debug)]
+pub struct Written(String);
+
+impl Written {
+    /// Writes an answer.
+    ///
+    /// # Panics
+    /// For what is no JSON: a map whose keys are no text.
+    #[must_use]
+    pub fn of(answer: &impl Serialize) -> Self {
+        Self(serde_json::to_string(answer).expect("the protocol is JSON"))
+    }
+}
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// What a signal means.
@@ -240,7 +262,7 @@ async fn answer<F: HandOn>(
     };
     deliver(&desk.hand_on, Message::Asked(asked)).await;
     match tokio::time::timeout(PATIENCE, receiver).await {
-        Ok(Ok(Ok(value))) => json(StatusCode::OK, value.to_string()),
+        Ok(Ok(Ok(Written(body)))) => json(StatusCode::OK, body),
         Ok(Ok(Err(line))) => refusal(StatusCode::CONFLICT, line),
         Ok(Err(_)) => refusal(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -263,8 +285,7 @@ async fn deliver(hand_on: &impl HandOn, message: Message) {
 }
 
 fn refusal(status: StatusCode, refused: String) -> Response {
-    let body = serde_json::to_string(&Refused { refused }).expect("a text is JSON");
-    json(status, body)
+    json(status, Written::of(&Refused { refused }).0)
 }
 
 fn json(status: StatusCode, body: String) -> Response {
@@ -274,6 +295,8 @@ fn json(status: StatusCode, body: String) -> Response {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+
+    use serde_json::Value;
 
     use super::*;
     use crate::admin::client::{AskError, Client};
@@ -297,7 +320,8 @@ mod tests {
         thread::spawn(move || {
             for message in receiver {
                 if let Message::Asked(asked) = message {
-                    let _ = asked.answer.send(core(asked.request));
+                    let answer = core(asked.request).map(|value| Written::of(&value));
+                    let _ = asked.answer.send(answer);
                 }
             }
         });

@@ -278,13 +278,12 @@ mod tests {
     use std::sync::{Arc, Mutex, mpsc};
 
     use rustix::fs::Uid;
-    use serde_json::Value;
 
     use super::*;
     use crate::admin::cli::PutArgs;
     use crate::admin::client::Client;
     use crate::config::Config;
-    use crate::control::{self, Handed, Message};
+    use crate::control::{self, Handed, Message, Written};
     use crate::files;
 
     const BEFORE: &str = "version = 1\n[group]\neng = [\"ana\"]\n";
@@ -326,15 +325,15 @@ mod tests {
                         continue;
                     };
                     let answer = match &asked.request {
-                        Request::PolicyText { serial } => Ok(json!(PolicyText {
+                        Request::PolicyText { serial } => Ok(Written::of(&PolicyText {
                             serial: serial.or(Some(3)),
                             text: BEFORE.to_owned(),
                         })),
-                        Request::WouldCut { .. } => Ok(json!([])),
-                        _ => reload.map(|line| json!(line)).map_err(str::to_owned),
+                        Request::WouldCut { .. } => Ok(Written::of(&[(); 0])),
+                        _ => reload.map(|line| Written::of(&line)).map_err(str::to_owned),
                     };
                     heard.lock().expect("alone").push(asked.request);
-                    let _: Result<(), Result<Value, String>> = asked.answer.send(answer);
+                    let _ = asked.answer.send(answer);
                 }
             });
             Self {

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use serde_json::{Value, json};
 use spa_gateway_core::{Accepted, EffectId};
 use spa_proto::SessionId;
 use tokio::sync::oneshot;
 
+use crate::control::Written;
 use crate::control::protocol::Cut;
 
 /// What holds if the record of something taken away fails.
@@ -15,7 +15,7 @@ pub(super) const UNTIL_RESTART: &str =
     "it holds until the gateway restarts; repeat it when the disk has room";
 
 /// Where an answer goes.
-pub(super) type Answer = oneshot::Sender<Result<Value, String>>;
+pub(super) type Answer = oneshot::Sender<Result<Written, String>>;
 
 /// Everybody that waits. Each is an open connection of the admin socket, so few.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ pub(super) struct Pending {
 #[derive(Debug)]
 struct Waiting {
     answer: Answer,
-    done: Value,
+    done: Written,
     /// What holds if the record fails.
     otherwise: &'static str,
 }
@@ -49,7 +49,7 @@ impl Pending {
         &mut self,
         record: EffectId,
         answer: Answer,
-        done: Value,
+        done: Written,
         otherwise: &'static str,
     ) {
         let waiting = Waiting {
@@ -136,7 +136,7 @@ impl Pending {
                 sessions: cut.all.iter().map(SessionId::to_string).collect(),
                 took_ms: took.as_secs_f64() * 1_000.0,
             };
-            let _ = cut.answer.send(Ok(json!(done)));
+            let _ = cut.answer.send(Ok(Written::of(&done)));
         }
     }
 
@@ -160,7 +160,7 @@ mod tests {
         assert!(receiver.try_recv().is_err());
         pending.ended(one);
         let answer = receiver.try_recv().expect("answered").expect("done");
-        let cut: Cut = serde_json::from_value(answer).expect("a cut");
+        let cut: Cut = serde_json::from_str(&answer.to_string()).expect("a cut");
         assert_eq!(cut.sessions.len(), 2);
         assert!(cut.took_ms >= 0.0);
     }

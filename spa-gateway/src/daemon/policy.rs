@@ -6,13 +6,13 @@
 
 use std::fmt::Display;
 
-use serde_json::{Value, json};
 use spa_gateway_core::{AuditKind, Name, Policy};
 use tracing::{error, info, warn};
 
 use super::{Daemon, DaemonError};
 use crate::audit::AuditLine;
 use crate::clock;
+use crate::control::Written;
 use crate::control::protocol::{Learned, Loss, PolicyLog, PolicyText};
 use crate::policy_file::{self, PolicyFile};
 use crate::store::{Store, StoreError};
@@ -217,24 +217,24 @@ impl Daemon {
     }
 
     /// Gives the policies that were in force.
-    pub(super) fn policy_log(&self) -> Result<Value, String> {
+    pub(super) fn policy_log(&self) -> Result<Written, String> {
         let versions = self
             .store
             .policy_versions()
             .map_err(|error| error.to_string())?;
         let in_force = self.policy.serial;
-        Ok(json!(PolicyLog { in_force, versions }))
+        Ok(Written::of(&PolicyLog { in_force, versions }))
     }
 
     /// Gives the text of one of them, or of the one in force.
-    pub(super) fn policy_text(&self, serial: Option<u64>) -> Result<Value, String> {
+    pub(super) fn policy_text(&self, serial: Option<u64>) -> Result<Written, String> {
         let Some(serial) = serial else {
             let text = self.policy.text.clone().ok_or_else(|| {
                 "no policy is in force, since the file could not be used at the start; `spa-admin policy check` says why"
                     .to_owned()
             })?;
             let serial = self.policy.serial;
-            return Ok(json!(PolicyText { serial, text }));
+            return Ok(Written::of(&PolicyText { serial, text }));
         };
         let found = self
             .store
@@ -244,7 +244,7 @@ impl Daemon {
             format!("there is no version {serial} any more, or not yet; `spa-admin policy log` shows those there are")
         })?;
         let serial = Some(serial);
-        Ok(json!(PolicyText { serial, text }))
+        Ok(Written::of(&PolicyText { serial, text }))
     }
 
     /// Gives what observe mode let through, by resource.
@@ -264,7 +264,7 @@ impl Daemon {
     }
 
     /// Says what live sessions would lose under another policy.
-    pub(super) fn would_cut(&self, text: &str) -> Result<Value, String> {
+    pub(super) fn would_cut(&self, text: &str) -> Result<Written, String> {
         let policy =
             policy_file::parse(text, self.policy.file.path()).map_err(|error| error.to_string())?;
         let cuts = self.gateway.would_cut(&policy, clock::now());
@@ -282,7 +282,7 @@ impl Daemon {
                     .collect(),
             })
             .collect();
-        Ok(json!(losses))
+        Ok(Written::of(&losses))
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use spa_gateway_core::{
     Accepted, AdminRefusal, Confirm, DeviceRef, InviteOffer, InviteTerms, Name, PersonKind,
     Selector,
@@ -18,11 +17,11 @@ use crate::access::AccessLine;
 use crate::audit::AuditLine;
 use crate::calendar;
 use crate::clock::{self, Verdict};
-use crate::control::Asked;
 use crate::control::protocol::{
     self, AccessEntry, AccessPage, AuditEntry, AuditPage, DeviceName, Invited, RecoveryCodes,
     Request, UserKind,
 };
+use crate::control::{Asked, Written};
 use crate::explain::Explanation;
 use crate::store::{AccessQuery, AuditQuery, Freshness};
 
@@ -32,9 +31,9 @@ const NOTHING_CHANGED: &str = "nothing was changed";
 /// What is asked was done, answered, or refused by one line.
 enum Outcome {
     /// The answer is there.
-    Now(Value),
+    Now(Written),
     /// It waits for a record.
-    After(Accepted<Value>, &'static str),
+    After(Accepted<Written>, &'static str),
 }
 
 impl Daemon {
@@ -47,7 +46,7 @@ impl Daemon {
             answer,
         } = asked;
         let outcome = match request {
-            Request::Status => Ok(Outcome::Now(json!(self.status()?))),
+            Request::Status => Ok(Outcome::Now(Written::of(&self.status()?))),
             Request::Cut(selector) => return self.cut(&selector, at, answer),
             Request::Lock {
                 target,
@@ -67,14 +66,14 @@ impl Daemon {
                     Ok(why) => {
                         let author = Author::administrator(by, &login, why);
                         self.reload_policy(&author)?
-                            .map(|line| Outcome::Now(json!(line)))
+                            .map(|line| Outcome::Now(Written::of(&line)))
                     }
                     Err(line) => Err(line),
                 }
             }
             other => {
                 if changes(&other) {
-                    info!(uid = by, request = %json!(other), "an administrator asks");
+                    info!(uid = by, request = %Written::of(&other), "an administrator asks");
                 }
                 self.decide(other)
             }
@@ -93,9 +92,9 @@ impl Daemon {
     fn decide(&mut self, request: Request) -> Result<Outcome, String> {
         let now = clock::now();
         match request {
-            Request::Users => Ok(Outcome::Now(json!(self.users()))),
-            Request::Devices => Ok(Outcome::Now(json!(self.devices()))),
-            Request::Sessions => Ok(Outcome::Now(json!(self.sessions()))),
+            Request::Users => Ok(Outcome::Now(Written::of(&self.users()))),
+            Request::Devices => Ok(Outcome::Now(Written::of(&self.devices()))),
+            Request::Sessions => Ok(Outcome::Now(Written::of(&self.sessions()))),
             Request::AddUser { user, kind } => {
                 let kind = match kind {
                     UserKind::Human => PersonKind::Human,
@@ -169,7 +168,7 @@ impl Daemon {
                     .replace_recovery_codes(&name(&user)?, &mut self.entropy);
                 let Accepted { value, record } = accepted.map_err(line)?;
                 let codes = value.iter().map(|code| hex(code.expose())).collect();
-                let value = json!(RecoveryCodes { codes });
+                let value = Written::of(&RecoveryCodes { codes });
                 Ok(Outcome::After(Accepted { value, record }, NOTHING_CHANGED))
             }
             Request::Audit {
@@ -196,7 +195,7 @@ impl Daemon {
                 denied,
                 limit,
             }),
-            Request::Locks => Ok(Outcome::Now(json!(self.locks()))),
+            Request::Locks => Ok(Outcome::Now(Written::of(&self.locks()))),
             Request::Unlock { target } => {
                 let accepted = self.gateway.unlock(&lock_target(&target)?);
                 given(accepted, format!("{target} is unlocked"))
@@ -211,11 +210,11 @@ impl Daemon {
                     None => None,
                 };
                 let trace = self.gateway.explain(&question, device.as_ref(), now);
-                Ok(Outcome::Now(json!(Explanation::from(
-                    &trace.map_err(line)?
+                Ok(Outcome::Now(Written::of(&Explanation::from(
+                    &trace.map_err(line)?,
                 ))))
             }
-            Request::Exceptions => Ok(Outcome::Now(json!(self.exceptions()))),
+            Request::Exceptions => Ok(Outcome::Now(Written::of(&self.exceptions()))),
             Request::Grant {
                 user,
                 resource,
@@ -230,7 +229,7 @@ impl Daemon {
                     now,
                 );
                 let Accepted { value: id, record } = accepted.map_err(line)?;
-                let value = json!(format!(
+                let value = Written::of(&format!(
                     "grant {id}: {user} may reach {resource}; a knock for it is needed"
                 ));
                 Ok(Outcome::After(Accepted { value, record }, NOTHING_CHANGED))
@@ -239,7 +238,7 @@ impl Daemon {
                 let length = Duration::from_secs(seconds);
                 let accepted = self.gateway.approve(id, &name(&by)?, length, now);
                 let Accepted { value, record } = accepted.map_err(line)?;
-                let value = json!(format!(
+                let value = Written::of(&format!(
                     "request {id} is approved until {}; another knock is needed",
                     crate::calendar::utc(value.as_millis())
                 ));
@@ -249,7 +248,7 @@ impl Daemon {
                 let accepted = self.gateway.end_exception(id, now);
                 taken(accepted, format!("{id} is taken back"))
             }
-            Request::Learned => Ok(Outcome::Now(json!(self.learned()))),
+            Request::Learned => Ok(Outcome::Now(Written::of(&self.learned()))),
             Request::PolicyLog => self.policy_log().map(Outcome::Now),
             Request::PolicyText { serial } => self.policy_text(serial).map(Outcome::Now),
             Request::WouldCut { text } => self.would_cut(&text).map(Outcome::Now),
@@ -305,7 +304,7 @@ impl Daemon {
             key,
             b_0,
         };
-        let value = json!(Invited {
+        let value = Written::of(&Invited {
             invite: invite.to_line().as_str().to_owned(),
             user: user.to_owned(),
             until: until.as_millis(),
@@ -342,8 +341,8 @@ impl Daemon {
             .accept_restored()
             .map_err(|error| error.to_string())?;
         self.look_around(clock::now());
-        Ok(Outcome::Now(json!(
-            "the store is accepted as the newest one"
+        Ok(Outcome::Now(Written::of(
+            &"the store is accepted as the newest one",
         )))
     }
 
@@ -373,7 +372,7 @@ impl Daemon {
                 "; devices that knocked at a later time: {ahead}, each is refused until then, or until `spa-admin device resync USER/DEVICE`"
             ));
         }
-        let value = json!(line);
+        let value = Written::of(&line);
         Ok(Outcome::After(Accepted { value, record }, NOTHING_CHANGED))
     }
 
@@ -389,7 +388,7 @@ impl Daemon {
                 Some(AccessEntry { id, line })
             })
             .collect();
-        Ok(Outcome::Now(json!(AccessPage { lines })))
+        Ok(Outcome::Now(Written::of(&AccessPage { lines })))
     }
 
     fn audit_page(&mut self, query: &AuditQuery) -> Result<Outcome, String> {
@@ -401,7 +400,7 @@ impl Daemon {
                 Some(AuditEntry { id, line })
             })
             .collect();
-        Ok(Outcome::Now(json!(AuditPage { lines })))
+        Ok(Outcome::Now(Written::of(&AuditPage { lines })))
     }
 }
 
@@ -445,7 +444,7 @@ const fn changes(request: &Request) -> bool {
 }
 
 /// Whoever asked may be gone.
-fn send(answer: Answer, outcome: Result<Value, String>) {
+fn send(answer: Answer, outcome: Result<Written, String>) {
     let _ = answer.send(outcome);
 }
 
@@ -465,7 +464,7 @@ fn after(
     otherwise: &'static str,
 ) -> Result<Outcome, String> {
     let Accepted { value: (), record } = accepted.map_err(line)?;
-    let value = json!(done);
+    let value = Written::of(&done);
     Ok(Outcome::After(Accepted { value, record }, otherwise))
 }
 

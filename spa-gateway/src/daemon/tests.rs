@@ -130,7 +130,8 @@ impl Town {
         };
         self.daemon.answer(asked).expect("the enforcer is reliable");
         self.daemon.turn().expect("the enforcer is reliable");
-        receiver.try_recv().expect("answered")
+        let answer = receiver.try_recv().expect("answered")?;
+        Ok(answer.to_string().parse().expect("JSON"))
     }
 
     fn add(&mut self, user: &str) -> Result<Value, String> {
