@@ -17,7 +17,8 @@
 # make release-tarball   the archive that OpenWrt's packages are built from, and its hash; URL=https://… fills both into them
 # make sbom   a bill of materials of each program, CycloneDX
 # make instructions   accepts the instruction counts of now as those to compare with
-# All prepare a fresh Debian machine with Rust by themselves when run as root, and otherwise say what to install.
+# demo, test, test-vm, bench, instructions, deb and test-packages prepare a fresh Debian machine with Rust by themselves when run as root, and otherwise
+# say what to install; before the others `make setup` does. fuzz wants a C++ compiler too, breaks patch(1), sbom and model Python 3.
 
 SHELL := /bin/bash
 CARGO ?= cargo

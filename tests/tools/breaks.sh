@@ -5,6 +5,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 cargo=${CARGO:-cargo}
+command -v patch >/dev/null || { echo "breaks: patch is not here; as root: apt-get install patch" >&2; exit 1; }
 export CARGO_TARGET_DIR=${BREAKS_TARGET_DIR:-$PWD/target/breaks}
 # In one place each time, so that what no patch touches is built once.
 copy=$CARGO_TARGET_DIR/copy

@@ -11,6 +11,7 @@ case ${FOR:-60s} in
     *m) seconds=$(( ${FOR%m} * 60 )) ;;
     *) f=${FOR:-60s}; seconds=${f%s} ;;
 esac
+command -v "${CXX:-c++}" >/dev/null || { echo "fuzz: no C++ compiler here, which libFuzzer is built with; as root: apt-get install g++" >&2; exit 1; }
 export CARGO_TARGET_DIR=${FUZZ_TARGET_DIR:-$PWD/fuzz/target}
 # A target triple keeps them off build scripts, the wrapper off the ciphers.
 host=$(rustc -vV | sed -n 's/^host: //p')
