@@ -5,7 +5,7 @@ use spa_tests::sensor::{Sensor, marked};
 use spa_tests::serve;
 use spa_tests::topology::{DATABASE, GATEWAY, PORT, SERVER, SERVER2, WEB, endpoint};
 use spa_tests::wait::wait_until;
-use spa_tests::wire;
+use spa_tests::wire::{self, Direction, Wire};
 
 use crate::fixture::{REACHED, REFUSED, with_ana};
 
@@ -56,6 +56,7 @@ fn the_neighbour_behind_the_same_nat_gets_nothing() {
         .unwrap();
     let sensor = Sensor::place(&town.gateway).unwrap();
     let arriving = town.tap_arriving().unwrap();
+    let hears = Wire::tap(&town.neighbour, "eth0", Direction::Incoming).unwrap();
     let own = endpoint("192.168.8.10", 40_000);
     let targets = [(GATEWAY, PORT), (GATEWAY, 22), (SERVER, WEB)];
     let packets = targets.map(|(target, port)| marked(own, endpoint(target, port)));
@@ -71,6 +72,9 @@ fn the_neighbour_behind_the_same_nat_gets_nothing() {
     );
     let wiki = serve::connect(&town.neighbour, endpoint(SERVER, WEB), REFUSED);
     assert!(wiki.is_err());
+    // Nor does he hear that somebody is there: no reset, no ICMP.
+    let heard = hears.count(|packet| !packet.is_link_housekeeping());
+    assert_eq!(heard, 0);
 }
 
 /// Nothing in the LAN can begin a conversation with somebody in the tunnel.

@@ -105,6 +105,11 @@ fn a_captured_knock_is_worth_nothing_after_a_restart() {
         &knock.packet.payload,
     );
     wire::send(&place.town.neighbour, &[again]).unwrap();
+    wait_until("it arrives again", REACHED, || {
+        let same = |packet: &Packet| packet.payload == knock.packet.payload;
+        (arriving.count(same) >= 2).then_some(())
+    })
+    .unwrap();
     assert!(leaving.watch_for(SILENT, Packet::is_knock_sized).is_none());
     place.assert_everything_closed();
 }

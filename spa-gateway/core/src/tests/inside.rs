@@ -90,6 +90,8 @@ fn a_captured_knock_is_worth_one_session_and_a_thousand_cheap_refusals() {
     assert_eq!(refusals.len(), PACKETS as usize - 1);
     assert!(refusals.iter().all(|refusal| *refusal == Refusal::Spent));
     assert_eq!(rig.gateway.waiting_knocks(), 0);
+    // The victim's own bucket was touched once.
+    assert!(rig.open(&mut victim, &["wiki"]).is_some());
 }
 
 #[test]
