@@ -756,3 +756,21 @@ fn of_two_allows_that_are_equally_near_the_first_is_named() {
     assert_eq!(decided, No(Reason::Window), "{trace}");
     assert!(trace.contains("closest is rule first"), "{trace}");
 }
+
+#[test]
+fn explain_shows_a_list_as_the_policy_has_it() {
+    let rules = allow("from = [\"10.9.0.0/16\", \"10.8.0.0/16\"]");
+    let (_, trace) = answer(&policy(&rules), PLAIN);
+    assert!(
+        trace.contains("wanted 10.9.0.0/16, 10.8.0.0/16,"),
+        "{trace}"
+    );
+}
+
+#[test]
+fn of_two_ends_in_the_same_moment_the_length_is_named() {
+    let rules = allow("for = \"30m\"\napprove = [\"group:ops\"]");
+    let approved: Ask = |request, world| request.approvals = &world.by_ana;
+    let (decided, trace) = answer(&policy(&rules), approved);
+    assert_eq!(decided, For(30 * MINUTE, EndsBy::Length), "{trace}");
+}
