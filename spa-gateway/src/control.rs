@@ -64,6 +64,20 @@ impl Written {
     pub fn of(answer: &impl Serialize) -> Self {
         Self(serde_json::to_string(answer).expect("the protocol is JSON"))
     }
+
+    /// Writes a list, each of its lines as it comes.
+    #[must_use]
+    pub fn list<T: Serialize>(lines: impl Iterator<Item = T>) -> Self {
+        let mut text = String::from("[");
+        for (at, line) in lines.enumerate() {
+            if at > 0 {
+                text.push(',');
+            }
+            text.push_str(&Self::of(&line).0);
+        }
+        text.push(']');
+        Self(text)
+    }
 }
 
 impl fmt::Display for Written {
@@ -338,6 +352,15 @@ mod tests {
         );
         let back: Request = client.ask(&Request::Users).expect("answered");
         assert_eq!(back, Request::Users);
+    }
+
+    #[test]
+    fn a_list_is_the_list_that_was_meant() {
+        for lines in [&[][..], &["a"], &["a", "\",b"]] {
+            let back: Vec<String> =
+                serde_json::from_str(&Written::list(lines.iter()).to_string()).expect("JSON");
+            assert_eq!(back, lines);
+        }
     }
 
     #[test]

@@ -15,48 +15,40 @@ use crate::explain::of_risk;
 use crate::store::Freshness;
 
 impl Daemon {
-    pub(super) fn users(&self) -> Vec<User> {
+    pub(super) fn users(&self) -> impl Iterator<Item = User> {
         let policy = self.gateway.policy();
-        let groups_of = |name: &Name| {
+        let groups_of = move |name: &Name| {
             let has = policy
                 .groups()
                 .filter(|(_, members)| members.contains(name));
             has.map(|(group, _)| group.to_string()).collect()
         };
-        self.gateway
-            .persons()
-            .map(|person| User {
-                kind: match person.kind {
-                    PersonKind::Human => UserKind::Human,
-                    PersonKind::Machine => UserKind::Machine,
-                },
-                enabled: person.standing == Standing::Enabled,
-                phone: person.totp_proven,
-                recovery_codes: person.recovery_codes,
-                groups: groups_of(&person.name),
-                devices: person.devices,
-                user: person.name.to_string(),
-            })
-            .collect()
+        self.gateway.persons().map(move |person| User {
+            kind: match person.kind {
+                PersonKind::Human => UserKind::Human,
+                PersonKind::Machine => UserKind::Machine,
+            },
+            enabled: person.standing == Standing::Enabled,
+            phone: person.totp_proven,
+            recovery_codes: person.recovery_codes,
+            groups: groups_of(&person.name),
+            devices: person.devices,
+            user: person.name.to_string(),
+        })
     }
 
-    pub(super) fn devices(&self) -> Vec<Device> {
+    pub(super) fn devices(&self) -> impl Iterator<Item = Device> {
         let invites = self.gateway.invites().map(|invite| of_invite(&invite));
-        self.gateway
-            .devices()
-            .map(of_device)
-            .chain(invites)
-            .collect()
+        self.gateway.devices().map(of_device).chain(invites)
     }
 
-    pub(super) fn sessions(&self) -> Vec<Session> {
+    pub(super) fn sessions(&self) -> impl Iterator<Item = Session> {
         let now = clock::now();
         let sessions = self.gateway.sessions();
-        let weighed = sessions.map(|session| {
+        sessions.map(move |session| {
             let risk = self.gateway.session_risk(session.id, now);
             of_session(session, risk)
-        });
-        weighed.collect()
+        })
     }
 
     pub(super) fn status(&mut self) -> Result<Status, DaemonError> {

@@ -92,9 +92,9 @@ impl Daemon {
     fn decide(&mut self, request: Request) -> Result<Outcome, String> {
         let now = clock::now();
         match request {
-            Request::Users => Ok(Outcome::Now(Written::of(&self.users()))),
-            Request::Devices => Ok(Outcome::Now(Written::of(&self.devices()))),
-            Request::Sessions => Ok(Outcome::Now(Written::of(&self.sessions()))),
+            Request::Users => Ok(Outcome::Now(Written::list(self.users()))),
+            Request::Devices => Ok(Outcome::Now(Written::list(self.devices()))),
+            Request::Sessions => Ok(Outcome::Now(Written::list(self.sessions()))),
             Request::AddUser { user, kind } => {
                 let kind = match kind {
                     UserKind::Human => PersonKind::Human,
