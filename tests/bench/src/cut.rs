@@ -34,7 +34,7 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
     let arrivals = Arrivals::at(&town)?;
     let mut times = Vec::new();
     let mut told = Vec::new();
-    for machine in machines.iter().cycle().take(pass.of(15, 50)) {
+    for machine in machines.iter().cycle().take(pass.of(10, 50)) {
         machine.space().run(|| machine.knock(&["beat"]))??;
         let _beat = Beat::start(machine)?;
         let (last, took) = cut(&gateway, machine, &arrivals)?;
@@ -67,7 +67,7 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
     under_iperf(pass, (&town, &gateway), &machines, table)?;
     for cause in CAUSES {
         let mut times = Vec::new();
-        for machine in machines.iter().cycle().take(pass.of(10, 30)) {
+        for machine in machines.iter().cycle().take(pass.of(6, 30)) {
             let filled =
                 |words: [&str; 3]| words.map(|word| word.replace("MACHINE", &machine.name));
             let command = filled(cause.command);
@@ -112,7 +112,7 @@ fn under_iperf(
     }
     let (arrivals, _capture) = Arrivals::of_everything(town)?;
     let mut times = Vec::new();
-    for machine in machines.iter().cycle().take(pass.of(20, 100)) {
+    for machine in machines.iter().cycle().take(pass.of(12, 100)) {
         let _server = iperf(town, town.lan.command("iperf3"), &["-s", "-1"], "listening")?;
         machine.space().run(|| machine.knock(&["iperf"]))??;
         let client = machine.space().command("iperf3");

@@ -41,7 +41,7 @@ const BORINGTUN: Other = Other {
 
 /// Measures it.
 pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
-    let seconds = pass.of(5, 20);
+    let seconds = pass.of(3, 20);
     let ours = ours(seconds)?;
     let mut theirs = Vec::new();
     for other in [WIREGUARD_GO, BORINGTUN] {
