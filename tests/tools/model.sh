@@ -28,7 +28,7 @@ if ! command -v "$verifpal" >/dev/null; then
 fi
 while read -r name sessions expected; do
     sed "s|// if $name: ||" verifpal/knock.vp >"$work/$name.vp"
-    answer=$("$verifpal" verify --quiet --result-code --sessions "$sessions" "$work/$name.vp" 2>&1 | tail -1)
+    answer=$("$verifpal" verify --quiet --result-code --sessions "$sessions" "$work/$name.vp" </dev/null 2>&1 | tail -1)
     if [ "$answer" = "$expected" ]; then
         echo "ok verifpal $name, sessions: $sessions: $answer"
     else

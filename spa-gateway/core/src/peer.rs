@@ -28,6 +28,8 @@ pub const LAST_LOOK: Duration = LOOK_WHILE_WAITING.saturating_mul(32);
 pub const LOOK_AT_LATE: Duration = Duration::from_millis(100);
 /// Most handshakes take a round trip; a peer that takes longer is not about to come.
 pub const LATE: Duration = Duration::from_secs(1);
+/// After how long a door that has waited long enough is asked about again, while a look at its peer is under way.
+const HEARD_WITHIN: Duration = Duration::from_millis(1);
 /// How often the peer of a live session is looked at.
 pub const LOOK_WHILE_LIVE: Duration = Duration::from_secs(5);
 
@@ -76,6 +78,11 @@ impl Gateway {
 
     /// Begins to look at a peer.
     pub(crate) fn watch(&mut self, id: SessionId, now: Now) {
+        let waits = |session: &Session| matches!(session.doorway, Doorway::Waiting { .. });
+        if self.sessions.of(id).is_some_and(waits) {
+            // Among many not at once: a listing for each that comes is what they are looked at rarely for.
+            return self.look_later(id, now);
+        }
         let at = now.mono.next_of(LOOK_WHILE_WAITING);
         self.agenda.set(Timer::Observe(id), at);
     }
@@ -173,6 +180,14 @@ impl Gateway {
         let Some(session) = self.sessions.of_mut(id) else {
             return;
         };
+        let asked = session.seen.looking.is_some() || session.seen.settling;
+        if asked && session.phase == Phase::Open {
+            // Whoever works us was late: what the last look says is heard first. The kernel has shut the door meanwhile, and the
+            // moment is before that of any further look.
+            self.agenda
+                .set(Timer::Door(id), now.mono.after(HEARD_WITHIN));
+            return;
+        }
         if !session.seen.handshake {
             return self.end_session(id, EndReason::NoHandshake, now);
         }
@@ -299,9 +314,10 @@ mod tests {
     fn looks(begun: u64, sessions: usize) -> (Moment, alloc::vec::Vec<Moment>) {
         let door = Duration::from_secs(10);
         let until = Moment::from_millis(begun).after(door);
-        let mut looks = alloc::vec![Moment::from_millis(begun).next_of(LOOK_WHILE_WAITING)];
+        let pace = pace_among(sessions);
+        let mut looks = alloc::vec![look_at_door(until, door, pace, Moment::from_millis(begun))];
         while let Some(&last) = looks.last().filter(|look| **look < until) {
-            looks.push(look_at_door(until, door, pace_among(sessions), last));
+            looks.push(look_at_door(until, door, pace, last));
         }
         looks.pop();
         (until, looks)

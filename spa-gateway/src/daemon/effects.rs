@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::time::Duration;
 
 use spa_gateway_core::{
     AccessRecord, AuditKind, AuditRecord, Change, Effect, EffectFailure, EffectId, EffectKind,
@@ -134,10 +135,14 @@ impl Daemon {
 
     fn look_at(&mut self, id: EffectId, key: [u8; 32]) -> Result<(), DaemonError> {
         let order = Order::ReadPeer { key };
+        let asked = clock::now().mono;
         let answer = self.link.perform(&order)?;
         let now = clock::now();
         match answer {
-            Answer::Peer(report) => self.gateway.handle_peer(key, Some(state_of(&report)), now),
+            Answer::Peer(report) => {
+                let state = aged(state_of(&report), now.mono.since(asked));
+                self.gateway.handle_peer(key, Some(state), now);
+            }
             Answer::Absent => self.gateway.handle_peer(key, None, now),
             answer => {
                 let outcome = outcome_of(&order, &answer)?;
@@ -148,12 +153,14 @@ impl Daemon {
     }
 
     fn look_at_all(&mut self, looks: &[(EffectId, [u8; 32])]) -> Result<(), DaemonError> {
+        let asked = clock::now().mono;
         let listed = self.link.try_list_peers()?;
         let now = clock::now();
+        let waited = now.mono.since(asked);
         let peers: BTreeMap<[u8; 32], PeerState> = match listed {
             Ok(peers) => peers
                 .iter()
-                .map(|peer| (peer.key, state_of(peer)))
+                .map(|peer| (peer.key, aged(state_of(peer), waited)))
                 .collect(),
             Err(answer) => {
                 let outcome = outcome_of(&Order::ListPeers, &answer)?;
@@ -296,6 +303,17 @@ fn outcome_of(
             error!(?order, ?answer, "the enforcer answered with another kind");
             Err(LinkError::OutOfTurn.into())
         }
+    }
+}
+
+/// A handshake is as old as it may be: its age was read some time since we asked, and among thousands of peers that is long ago. One
+/// that seemed newer than it is would pass for the one after a rekey.
+fn aged(state: PeerState, waited: Duration) -> PeerState {
+    let waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+    let handshake_age_ms = state.handshake_age_ms.map(|age| age.saturating_add(waited));
+    PeerState {
+        handshake_age_ms,
+        ..state
     }
 }
 

@@ -240,10 +240,12 @@ impl Host {
                 break;
             };
             let after = self.judge.turns(gateway);
+            let believed = gateway.is_clock_believed(now);
             let seat = before.into_iter().find(|seat| !after.contains(seat));
             self.accepted += u32::from(outcome.is_ok());
             let seat = seat.ok_or_else(|| format!("worked on nobody's knock: {outcome:?}"))?;
-            self.judge.worked(seat, outcome, &self.store, now)?;
+            self.judge
+                .worked(seat, outcome, believed, &self.store, now)?;
         }
         Ok(())
     }

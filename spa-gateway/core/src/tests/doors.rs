@@ -6,7 +6,7 @@ use spa_order::{Door, Order};
 use spa_proto::{Ask, Outcome};
 
 use super::rig::{Device, Rig};
-use crate::{AuditKind, SessionState};
+use crate::{AuditKind, Now, SessionState};
 
 #[test]
 fn a_door_without_a_handshake_closes_and_its_session_is_withdrawn() {
@@ -21,6 +21,29 @@ fn a_door_without_a_handshake_closes_and_its_session_is_withdrawn() {
         rig.audited(AuditKind::SessionEnded)[0].reason,
         Some("no handshake in time")
     );
+}
+
+#[test]
+fn what_a_late_look_says_is_heard_before_a_door_is_given_up() {
+    let mut ana = Device::of("ana", 7);
+    let mut rig = Rig::with(&[&ana]);
+    rig.open(&mut ana, &["wiki"]).expect("granted");
+    rig.pass(Duration::from_millis(9_850));
+    let peer = rig.kernel.peers.get_mut(&ana.wg_key).expect("a peer");
+    peer.endpoint = Some(ana.source);
+    peer.handshake_age_ms = Some(0);
+    // Whoever works the gateway was busy until after the end.
+    let late = Duration::from_millis(200);
+    rig.now = Now {
+        wall: rig.now.wall.saturating_add(late),
+        mono: rig.now.mono.after(late),
+    };
+    rig.pass(Duration::from_millis(100));
+    assert_eq!(
+        rig.gateway.sessions().next().map(|session| session.state),
+        Some(SessionState::Live)
+    );
+    assert_eq!(rig.kernel.doors(rig.now), [ana.door()]);
 }
 
 #[test]
