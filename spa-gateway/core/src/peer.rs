@@ -28,8 +28,6 @@ pub const LAST_LOOK: Duration = LOOK_WHILE_WAITING.saturating_mul(32);
 pub const LOOK_AT_LATE: Duration = Duration::from_millis(100);
 /// Most handshakes take a round trip; a peer that takes longer is not about to come.
 pub const LATE: Duration = Duration::from_secs(1);
-/// After how long a door that has waited long enough is asked about again, while a look at its peer is under way.
-const HEARD_WITHIN: Duration = Duration::from_millis(1);
 /// How often the peer of a live session is looked at.
 pub const LOOK_WHILE_LIVE: Duration = Duration::from_secs(5);
 
@@ -74,6 +72,7 @@ impl Gateway {
         }
         self.look_for_rekeyed(id, state.handshake_age_ms, now);
         self.look_later(id, now);
+        self.give_up_late(id, now);
     }
 
     /// Begins to look at a peer.
@@ -106,10 +105,11 @@ impl Gateway {
     }
 
     /// Hears that a peer could not be looked at: the next look may.
-    pub(crate) fn look_failed(&mut self, id: SessionId) {
+    pub(crate) fn look_failed(&mut self, id: SessionId, now: Now) {
         if let Some(session) = self.sessions.of_mut(id) {
             session.seen.looking = None;
         }
+        self.give_up_late(id, now);
     }
 
     fn look_later(&mut self, id: SessionId, now: Now) {
@@ -134,14 +134,15 @@ impl Gateway {
 
     /// Opens the door of the peer's endpoint; the wide one closes once that is confirmed.
     fn settle(&mut self, id: SessionId, door: Door, now: Now) {
-        let Some(session) = self.sessions.of_mut(id) else {
+        let Some(until) = self.sessions.of(id).map(|session| session.terms.deadline) else {
             return;
         };
-        session.seen.settling = true;
-        let until = session.terms.deadline;
         if let Some(order) = self.hold_door(id, door, until, now) {
             self.outbox
                 .put(EffectKind::Order(order), Waiter::Settling(id, door));
+            if let Some(session) = self.sessions.of_mut(id) {
+                session.seen.settling = true;
+            }
         }
     }
 
@@ -154,7 +155,8 @@ impl Gateway {
         // Moved on meanwhile (ROAM, or ended): the door it waits at now is what counts.
         let waits = matches!(session.doorway, Doorway::Waiting { .. });
         if session.phase != Phase::Open || !waits || !opened {
-            return self.leave_doors(id, now);
+            self.leave_doors(id, now);
+            return self.give_up_late(id, now);
         }
         let first = !core::mem::replace(&mut session.seen.handshake, true);
         session.doorway = Doorway::Settled { door };
@@ -175,6 +177,17 @@ impl Gateway {
         self.put_audit(audit);
     }
 
+    /// Gives up a door whose time ended while a look or an order for it was under way, once that is answered.
+    fn give_up_late(&mut self, id: SessionId, now: Now) {
+        let over = self.sessions.of(id).is_some_and(|session| {
+            session.phase == Phase::Open
+                && matches!(session.doorway, Doorway::Waiting { until, .. } if until <= now.mono)
+        });
+        if over {
+            self.door_expired(id, now);
+        }
+    }
+
     /// A door has waited long enough.
     pub(crate) fn door_expired(&mut self, id: SessionId, now: Now) {
         let Some(session) = self.sessions.of_mut(id) else {
@@ -182,10 +195,7 @@ impl Gateway {
         };
         let asked = session.seen.looking.is_some() || session.seen.settling;
         if asked && session.phase == Phase::Open {
-            // Whoever works us was late: what the last look says is heard first. The kernel has shut the door meanwhile, and the
-            // moment is before that of any further look.
-            self.agenda
-                .set(Timer::Door(id), now.mono.after(HEARD_WITHIN));
+            // Whoever works us was late: what the last look says is heard first. The kernel has shut the door meanwhile.
             return;
         }
         if !session.seen.handshake {

@@ -22,7 +22,7 @@ impl Gateway {
             (Waiter::Settling(session, door), outcome) => {
                 self.settled(session, door, outcome.is_ok(), now)
             }
-            (Waiter::Looking(session), Err(_)) => self.look_failed(session),
+            (Waiter::Looking(session), Err(_)) => self.look_failed(session, now),
             (Waiter::Addition(addition), Ok(())) => self.adopt(*addition, now),
             (Waiter::Addition(_), Err(_)) => {
                 self.put_audit(AuditRecord::new(now.wall, AuditKind::RecordFailed));

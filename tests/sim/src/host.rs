@@ -55,6 +55,8 @@ pub(crate) struct Host {
     rests: BTreeMap<IpAddr, WallTime>,
     /// When something last failed, hung or was set.
     trouble: Moment,
+    /// From when its timers are counted, and how often they rang since.
+    rings: (Moment, u32),
     pub(crate) replies: Vec<Replied>,
     pub(crate) accepted: u32,
 }
@@ -106,6 +108,7 @@ impl Host {
             clock_was_set: false,
             rests: BTreeMap::new(),
             trouble: mono,
+            rings: (mono, 0),
             replies: Vec::new(),
             accepted: 0,
         };

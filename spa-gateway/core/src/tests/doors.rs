@@ -6,7 +6,7 @@ use spa_order::{Door, Order};
 use spa_proto::{Ask, Outcome};
 
 use super::rig::{Device, Rig};
-use crate::{AuditKind, Now, SessionState};
+use crate::{AuditKind, EffectFailure, EffectKind, Now, PeerState, SessionState};
 
 #[test]
 fn a_door_without_a_handshake_closes_and_its_session_is_withdrawn() {
@@ -44,6 +44,53 @@ fn what_a_late_look_says_is_heard_before_a_door_is_given_up() {
         Some(SessionState::Live)
     );
     assert_eq!(rig.kernel.doors(rig.now), [ana.door()]);
+}
+
+#[test]
+fn a_door_that_is_over_rests_until_its_last_look_is_answered() {
+    let quiet = PeerState {
+        endpoint: None,
+        handshake_age_ms: None,
+        rx: 0,
+        tx: 0,
+    };
+    for answer in [Some(quiet), None] {
+        let mut ana = Device::of("ana", 7);
+        let mut rig = Rig::with(&[&ana]);
+        rig.open(&mut ana, &["wiki"]).expect("granted");
+        rig.pass(Duration::from_millis(9_850));
+        let mut look = None;
+        // The enforcer does not answer: nothing is performed, only timers ring.
+        let mut rings = 0;
+        let hung = rig.now.mono.after(Duration::from_secs(5));
+        while let Some(due) = rig.gateway.poll_timeout().filter(|due| *due <= hung) {
+            let step = due.since(rig.now.mono);
+            rig.now.wall = rig.now.wall.saturating_add(step);
+            rig.now.mono = due.max(rig.now.mono);
+            rig.gateway.handle_timeout(rig.now, &mut rig.entropy);
+            while let Some(effect) = rig.gateway.poll_effect() {
+                assert!(matches!(effect.kind, EffectKind::Observe { .. }));
+                look = Some(effect.id);
+            }
+            rings += 1;
+        }
+        // A look each 100 ms and little else: whoever waits for an answer does not spin.
+        assert!(rings <= 60, "{rings}");
+        assert_eq!(rig.audited(AuditKind::SessionEnded).len(), 0);
+        let look = look.expect("a last look");
+        match answer {
+            Some(state) => rig.gateway.handle_peer(ana.wg_key, Some(state), rig.now),
+            None => rig
+                .gateway
+                .handle_performed(look, Err(EffectFailure::Failed), rig.now),
+        }
+        rig.run();
+        assert!(rig.kernel.is_empty(rig.now));
+        assert_eq!(
+            rig.audited(AuditKind::SessionEnded)[0].reason,
+            Some("no handshake in time")
+        );
+    }
 }
 
 #[test]

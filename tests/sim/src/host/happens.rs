@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use spa_gateway_core::{
     ClockTrust, Datagram, DeviceRef, Gateway, Moment, Now, PeerState, Refusal, Selector,
@@ -12,6 +13,9 @@ use super::{Checked, Host};
 use crate::client::{Facts, Packet};
 use crate::event::{Act, ClockSet};
 use crate::place;
+
+/// Most rings of a gateway's timers in a second: looks at peers are the most frequent, each 25 ms for all of them.
+const MOST_RINGS: u32 = 200;
 
 impl Host {
     /// A packet as it was sent arrives.
@@ -71,8 +75,21 @@ impl Host {
             if gateway.poll_timeout().is_some_and(|due| due <= now.mono) {
                 return Err("a timer that is due after it rang".into());
             }
+            self.count_ring(now.mono)?;
         }
         self.settle(now)
+    }
+
+    /// Whoever waits does not spin, whatever he waits for: timers ring a bounded number of times in a second.
+    fn count_ring(&mut self, mono: Moment) -> Checked {
+        if mono.since(self.rings.0) >= Duration::from_secs(1) {
+            self.rings = (mono, 0);
+        }
+        self.rings.1 += 1;
+        if self.rings.1 > MOST_RINGS {
+            return Err(format!("its timers ring {MOST_RINGS} times a second"));
+        }
+        Ok(())
     }
 
     pub(crate) fn set_clock(&mut self, set: ClockSet, now: Now) -> Checked {
