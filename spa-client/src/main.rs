@@ -5,6 +5,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+#[macro_use]
+mod out;
+
 mod agent;
 mod ask;
 mod caller;

@@ -144,7 +144,7 @@ fn check(file: &Path) -> ExitCode {
     {
         return ExitCode::FAILURE;
     }
-    println!("{}: the gateway can run", file.display());
+    outln!("{}: the gateway can run", file.display());
     ExitCode::SUCCESS
 }
 

@@ -4,6 +4,9 @@
 //! performs effects strictly in order, and speaks with administrators.
 #![deny(unsafe_code)]
 
+#[macro_use]
+mod out;
+
 pub mod access;
 pub mod accounts;
 pub mod admin;

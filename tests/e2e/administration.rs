@@ -133,6 +133,30 @@ fn every_listing_speaks_json() {
     }
 }
 
+/// Whoever reads what a command prints may stop reading (`| head`): it ends as if he had read, a log that is followed too.
+#[test]
+fn a_reader_who_leaves_is_no_error() {
+    let (place, _) = with_ana();
+    for command in [
+        &["status"][..],
+        &["user", "list", "--json"],
+        &["user", "add", "bob"],
+        &["completions", "bash"],
+        &["log", "--follow"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = place.gateway.admin_command(command);
+        let ended = command.stdout(writer).output().unwrap();
+        assert!(
+            ended.status.success() && ended.stderr.is_empty(),
+            "{ended:?}"
+        );
+    }
+    let users = place.gateway.ask(&["user", "list"]).unwrap();
+    assert!(users.contains("bob"), "{users}");
+}
+
 /// Two hundred who hold the admin socket open and talk nonsense keep nobody from knocking, and an administrator gets an answer
 /// as soon as they have gone.
 #[test]

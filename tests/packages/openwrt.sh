@@ -20,7 +20,7 @@ mkdir -p "$dir/lib/functions" "$dir/usr/sbin" "$dir/state"
 echo keys >"$dir/state/store.db"
 printf '#!/bin/sh\necho "$@" >>%s\nexit "${UCI_EXIT:-0}"\n' "$dir/asked" >"$dir/usr/sbin/spa-admin"
 chmod +x "$dir/usr/sbin/spa-admin"
-sed "s#/lib/functions/network.sh#$dir&#; s#/usr/sbin/spa-admin#$dir&#; s#^STORE=.*#STORE=$dir/state/store.db#; s#/sbin/ujail#$dir&#" \
+sed "s#/lib/functions/network.sh#$dir&#; s#/usr/sbin/spa-admin#$dir&#; s#^STORE=.*#STORE=$dir/state/store.db#; s#/sbin/ujail#$dir&#; s#/var/run#$dir#" \
     "$openwrt/net/spa-gateway/files/spa-gateway.init" >"$dir/init"
 stub=$PWD/openwrt/procd.sh
 run() { (cd "$dir" && env "$@" "$shell" -c ". '$stub'; . ./init; $what"); }
@@ -69,6 +69,18 @@ for ends in 1 ""; do
         'nft flush set inet fw4 spa1_session4' 'nft flush set inet fw4 spa1_session6' 'nft delete table inet spa' 'nft list table inet spa' |
         diff - <(tail -n +$((waits + 1)) "$dir/shut") || fail "shut does not close everything"
 done
+
+# The time becomes right: a gateway that does not run is started, unless somebody stopped it.
+mkdir -p "$dir/etc/init.d"
+printf '#!/bin/sh\n[ "$1" != running ] || exit "$RUNNING"\necho "$@" >>%s\n' "$dir/ntp-did" >"$dir/etc/init.d/spa-gateway"
+chmod +x "$dir/etc/init.d/spa-gateway"
+sed "s#/etc/init.d/spa-gateway#$dir&#g; s#/var/run#$dir#" "$openwrt/net/spa-gateway/files/spa-gateway.ntp" >"$dir/ntp"
+ntp() { : >"$dir/ntp-did"; env "$@" "$shell" "$dir/ntp" || fail "the hook of the time"; cat "$dir/ntp-did"; }
+what=stop_service && run
+[ -z "$(ntp ACTION=stratum RUNNING=1)" ] || fail "the time starts what was stopped"
+what=start_service && run UCI_enabled=0
+[ "$(ntp ACTION=stratum RUNNING=1)" = start ] || fail "the time starts nothing"
+[ -z "$(ntp ACTION=stratum RUNNING=0)$(ntp ACTION=unsync RUNNING=1)" ] || fail "it is started though it runs, or the time is not right"
 
 # Dark before there is a network, where the gateway is to run, and nowhere else.
 mkdir -p "$dir/etc/init.d"

@@ -37,12 +37,12 @@ fn let_through(places: &Places, asked: &cli::Approve, id: u32) -> Result<(), Fai
     let left = approved.until.since(grants.now);
     let until = clock::local_text(clock::wall().saturating_add(left));
     if asked.json {
-        println!(
+        outln!(
             "{}",
             json!({ "id": id, "until_ms": approved.until.as_millis() })
         );
     } else {
-        println!("Approved until {until}: whoever asked has to knock again.");
+        outln!("Approved until {until}: whoever asked has to knock again.");
     }
     Ok(())
 }
@@ -50,20 +50,20 @@ fn let_through(places: &Places, asked: &cli::Approve, id: u32) -> Result<(), Fai
 fn list(places: &Places, asked: &cli::Approve) -> Result<(), Failure> {
     let requests: Requests = link(places, asked)?.call(Method::Get, channel::WAITING, &())?;
     if asked.json {
-        println!(
+        outln!(
             "{}",
             json!({ "to_approve": requests.to_approve, "own": requests.own })
         );
         return Ok(());
     }
     if requests.to_approve.is_empty() {
-        println!("Nothing waits for you.");
+        outln!("Nothing waits for you.");
     }
     for request in &requests.to_approve {
-        println!("{}", line(request));
+        outln!("{}", line(request));
     }
     for request in &requests.own {
-        println!("{}, asked by you: it waits for another", line(request));
+        outln!("{}, asked by you: it waits for another", line(request));
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ pub fn close(places: &Places, asked: &Choice) -> Result<(), Failure> {
     progress.clear();
     match end {
         CloseEnd::Confirmed => {
-            println!("Closed: the gateway has ended the session, and the tunnel here is gone.");
+            outln!("Closed: the gateway has ended the session, and the tunnel here is gone.");
             Ok(())
         }
         CloseEnd::Unconfirmed(why) => Err(Failure::Refused(format!(
@@ -39,9 +39,9 @@ fn clean(places: &Places, profile: &str, interface: &str) -> Result<(), Failure>
         .is_some_and(|note| note.ended.is_none() && note.not_after > clock::wall());
     match agent::clean(places, profile, interface)? {
         Leftover::Interface => {
-            println!("Nothing was held any more; the interface a dead agent had left is removed.")
+            outln!("Nothing was held any more; the interface a dead agent had left is removed.")
         }
-        Leftover::None => println!("Nothing is open."),
+        Leftover::None => outln!("Nothing is open."),
     }
     match note {
         // The key that proves a CLOSE died with the agent.

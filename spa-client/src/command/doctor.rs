@@ -51,13 +51,13 @@ pub fn doctor(places: &Places, asked: &cli::Doctor) -> Result<(), Failure> {
         .count();
     if asked.json {
         let all: Vec<Value> = findings.iter().map(Finding::json).collect();
-        println!("{}", Value::Array(all));
+        outln!("{}", Value::Array(all));
     }
     for finding in findings.iter().filter(|_| !asked.json) {
         match finding {
-            Finding::Good(text) => println!("✓ {text}"),
-            Finding::Known(text) => println!("· {text}"),
-            Finding::Bad(text) => println!("✗ {text}"),
+            Finding::Good(text) => outln!("✓ {text}"),
+            Finding::Known(text) => outln!("· {text}"),
+            Finding::Bad(text) => outln!("✗ {text}"),
         }
     }
     match bad {

@@ -301,11 +301,11 @@ fn show_phone(uri: Option<&Zeroizing<String>>, asked: &Enroll) -> Result<(), Fai
     }
     // A script that computes the code has no use for a picture of the secret in its log.
     if asked.code_command.is_none() || std::io::IsTerminal::is_terminal(&std::io::stdout()) {
-        println!("Scan this with the authenticator on your phone:\n");
+        outln!("Scan this with the authenticator on your phone:\n");
         if let Some(qr) = totp::qr(uri) {
-            println!("{qr}\n");
+            outln!("{qr}\n");
         }
-        println!("or type it in: {}\n", uri.as_str());
+        outln!("or type it in: {}\n", uri.as_str());
     }
     Ok(())
 }
@@ -392,15 +392,15 @@ fn finish(caller: &Caller, proof: &ProofSecret) {
     )
     .to_string();
     let frame = "─".repeat(words.len() + 8);
-    println!(
+    outln!(
         "This device is enrolled as \"{}\" at {}.\n",
         caller.profile.label,
         address_text(&caller.profile.host, caller.profile.port)
     );
-    println!("Read these four words to the administrator, who must see the same:\n");
-    println!("    {frame}\n        {words}\n    {frame}\n");
-    println!("If they differ, someone stands between you and the gateway: tell the administrator.");
-    println!(
+    outln!("Read these four words to the administrator, who must see the same:\n");
+    outln!("    {frame}\n        {words}\n    {frame}\n");
+    outln!("If they differ, someone stands between you and the gateway: tell the administrator.");
+    outln!(
         "Once they are confirmed: spa knock RESOURCE   (gateway: {})",
         caller.entry.name()
     );

@@ -429,7 +429,7 @@ fn open_and_said(
     }
     let left = session.not_after.since(reply.payload.gateway_time);
     let until = clock::local_text(reply.wall.saturating_add(left));
-    println!(
+    outln!(
         "Open until {until} ({}), WireGuard {} on {}.",
         say::length(left),
         child.backend(),
@@ -443,7 +443,7 @@ fn accompany(child: Child) -> Result<(), Failure> {
     let signals = agent::ending_signals().map_err(agent::AgentError::Start)?;
     eprintln!("Ctrl-C closes it.");
     let ended = child.accompany(&signals, || eprintln!("Closing."))?;
-    println!("The session {ended}.");
+    outln!("The session {ended}.");
     Ok(())
 }
 

@@ -35,7 +35,7 @@ pub fn list(places: &Places, asked: &Listing) -> Result<(), Failure> {
         });
     }
     if asked.json {
-        println!("{}", Value::Array(rows.iter().map(Row::json).collect()));
+        outln!("{}", Value::Array(rows.iter().map(Row::json).collect()));
     }
     if rows.is_empty() {
         // The error that says how to enrol.
@@ -45,7 +45,7 @@ pub fn list(places: &Places, asked: &Listing) -> Result<(), Failure> {
         return Ok(());
     }
     for row in &rows {
-        print!("{}", row.text());
+        out!("{}", row.text());
     }
     Ok(())
 }

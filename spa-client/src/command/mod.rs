@@ -38,7 +38,9 @@ pub fn run(cli: Cli) -> ExitCode {
 
 fn perform(command: Command) -> Result<(), Failure> {
     if let Command::Completions { shell } = command {
-        clap_complete::generate(shell, &mut Cli::command(), "spa", &mut std::io::stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "spa", &mut script);
+        out!("{}", String::from_utf8_lossy(&script));
         return Ok(());
     }
     let places = Places::find()?;

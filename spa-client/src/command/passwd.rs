@@ -40,6 +40,6 @@ pub fn passwd(places: &Places, asked: &cli::Passwd) -> Result<(), Failure> {
     let body = Password::new(new, code, signature);
     let (_, _, link) = open_link(places, Some(entry.name()))?;
     let Nothing {} = link.call(Method::Post, channel::PASSWORD, &body)?;
-    println!("The password is changed. The session stays open; the next knock takes the new one.");
+    outln!("The password is changed. The session stays open; the next knock takes the new one.");
     Ok(())
 }

@@ -18,26 +18,26 @@ pub fn posture(places: &Places, asked: &cli::Posture) -> Result<(), Failure> {
     let posture = Posture::gather(profile.credential, &entry.posture_command());
     if asked.json {
         let facts: Vec<Value> = posture.facts().iter().map(json).collect();
-        println!("{}", Value::Array(facts));
+        outln!("{}", Value::Array(facts));
         return Ok(());
     }
     let (known, unknown): (Vec<&Fact>, Vec<&Fact>) = posture
         .facts()
         .iter()
         .partition(|fact| fact.value.is_some());
-    println!("Every knock at {} tells it:", entry.name());
+    outln!("Every knock at {} tells it:", entry.name());
     for fact in known {
         let value = fact.value.as_ref().map(ToString::to_string);
-        println!(
+        outln!(
             "  {:<16} {:<18} {}",
             fact.name,
             say::printable(&value.unwrap_or_default()),
             fact.source
         );
     }
-    println!("Not known here, and so not told:");
+    outln!("Not known here, and so not told:");
     for fact in unknown {
-        println!("  {:<16} {}", fact.name, fact.source);
+        outln!("  {:<16} {}", fact.name, fact.source);
     }
     Ok(())
 }

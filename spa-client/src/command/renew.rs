@@ -24,7 +24,7 @@ pub fn renew(places: &Places, asked: &cli::Renew) -> Result<(), Failure> {
         (clock::local_text(clock::wall().saturating_add(left)), left)
     };
     let ((until, left), (limit, _)) = (ours(grants.not_after), ours(grants.renewable_until));
-    println!(
+    outln!(
         "Open until {until} ({}); it can last until {limit} without another knock.",
         say::length(left)
     );

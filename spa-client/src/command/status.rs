@@ -44,7 +44,7 @@ pub fn status(places: &Places, asked: &cli::Status) -> Result<(), Failure> {
             .iter()
             .map(|entry| Ok(State::of(places, entry)?.json(entry.name())))
             .collect::<Result<_, Failure>>()?;
-        println!("{}", Value::Array(all));
+        outln!("{}", Value::Array(all));
     }
     if entries.is_empty() {
         // The error that says how to enrol.
@@ -59,7 +59,7 @@ pub fn status(places: &Places, asked: &cli::Status) -> Result<(), Failure> {
             text.push_str(&State::of(places, entry)?.text(entry.name()));
         }
         if !asked.watch {
-            print!("{text}");
+            out!("{text}");
             return Ok(());
         }
         let clear = if stdout().is_terminal() {
@@ -67,7 +67,7 @@ pub fn status(places: &Places, asked: &cli::Status) -> Result<(), Failure> {
         } else {
             ""
         };
-        print!("{clear}{text}");
+        out!("{clear}{text}");
         if stdout().flush().is_err() {
             return Ok(());
         }

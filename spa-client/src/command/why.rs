@@ -25,9 +25,9 @@ pub fn why(places: &Places, asked: &cli::Why) -> Result<(), Failure> {
         None => remembered(&entry, &asked.resource)?,
     };
     if asked.json {
-        println!("{}", answer.json(entry.name()));
+        outln!("{}", answer.json(entry.name()));
     } else {
-        print!("{}", answer.text(entry.name()));
+        out!("{}", answer.text(entry.name()));
     }
     Ok(())
 }

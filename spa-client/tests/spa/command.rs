@@ -154,6 +154,30 @@ fn may_knock() -> bool {
 }
 
 #[test]
+fn a_reader_who_leaves_is_no_error() {
+    let device = Device::new();
+    for command in [
+        &["completions", "bash"][..],
+        &["status"],
+        &["list", "--json"],
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let read = device.run(command).status.code();
+        let ended = device
+            .spa(command)
+            .stdout(writer)
+            .output()
+            .expect("spa runs");
+        assert_eq!(ended.status.code(), read, "{ended:?}");
+        assert!(
+            !String::from_utf8_lossy(&ended.stderr).contains("panicked"),
+            "{ended:?}"
+        );
+    }
+}
+
+#[test]
 fn an_invite_can_be_kept_off_the_command_line() {
     let (gateway, device) = (FakeGateway::start(Ipv4Addr::LOCALHOST), Device::new());
     let output = device.enroll_in_private(&gateway);

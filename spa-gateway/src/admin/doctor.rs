@@ -19,7 +19,7 @@ pub fn run(config: &Config, client: &Client, json: bool) -> Result<(), String> {
     if json {
         show::json(&findings);
     } else {
-        findings.iter().for_each(|finding| println!("{finding}"));
+        findings.iter().for_each(|finding| outln!("{finding}"));
     }
     let problems = findings
         .iter()
@@ -28,7 +28,7 @@ pub fn run(config: &Config, client: &Client, json: bool) -> Result<(), String> {
     match problems {
         0 if findings.is_empty() => {
             if !json {
-                println!("all is well");
+                outln!("all is well");
             }
             Ok(())
         }

@@ -375,35 +375,36 @@ fn give_group(file: &Path, gid: Gid) -> Result<(), String> {
 }
 
 fn report(config: &Path, plan: &Plan, identity: GatewayId, links: &[Link]) {
-    println!("gateway {identity}");
-    println!("  configuration  {}", config.display());
-    println!("  policy         {}", plan.paths.policy.display());
-    println!("  store          {}", plan.paths.store().display());
+    outln!("gateway {identity}");
+    outln!("  configuration  {}", config.display());
+    outln!("  policy         {}", plan.paths.policy.display());
+    outln!("  store          {}", plan.paths.store().display());
     if let Some(port) = plan.keep_open {
-        println!(
+        outln!(
             "  {port} stays open to everybody: you came over it. Once you can log in through the tunnel, empty keep-open in {} and restart.",
             config.display()
         );
     }
     if plan.masquerade {
-        println!(
+        outln!(
             "  sessions reach the LAN under the gateway's own address; where the LAN has a route to their network, masquerade = false shows it who comes."
         );
     }
     if let UserRef::Number(number) = plan.user {
-        println!(
+        outln!(
             "  runs as user {number}: there is no user spa-gateway here. `systemd-sysusers` makes one; name it under [process]."
         );
     }
     let public: Option<IpAddr> = plan.public.host.parse().ok();
     if public.is_some_and(|public| !links.iter().any(|link| link.addresses.contains(&public))) {
-        println!(
+        outln!(
             "  {} is none of this machine's addresses: UDP port {} must be forwarded here.",
-            plan.public.host, plan.public.port
+            plan.public.host,
+            plan.public.port
         );
     }
     let start = Keeper::here().enable();
-    println!(
+    outln!(
         "Next: start it with {start}, then `spa-admin user add NAME --group GROUP` and `spa-admin invite NAME`."
     );
 }

@@ -49,7 +49,7 @@ impl Admin<'_> {
             return Err("nothing was seen that a rule is missing for; `spa-admin learn show` lists what was, and only resources with mode = \"observe\" are learned".to_owned());
         }
         let file = self.config.paths.policy.display().to_string();
-        print!(
+        out!(
             "{}",
             difference(edit.before()?, &edit.checked()?, (&file, "proposed"))
         );

@@ -98,9 +98,9 @@ impl Admin<'_> {
             return Ok(());
         }
         show::users(std::slice::from_ref(&user));
-        println!();
+        outln!("");
         show::devices(&devices);
-        println!();
+        outln!("");
         show::sessions(&sessions);
         Ok(())
     }
@@ -120,9 +120,9 @@ impl Admin<'_> {
             show::json(&invited);
             return Ok(());
         }
-        println!("{}", invited.invite);
+        outln!("{}", invited.invite);
         if args.qr {
-            println!("{}", qr(&invited.invite)?);
+            outln!("{}", qr(&invited.invite)?);
         }
         // The invite alone goes to stdout, so that a script can take it.
         eprintln!(
@@ -183,7 +183,7 @@ impl Admin<'_> {
             user: user.to_owned(),
         })?;
         for code in &codes.codes {
-            println!("{code}");
+            outln!("{code}");
         }
         eprintln!(
             "Each stands in for a phone code once. They are shown now and never again; earlier ones are void."

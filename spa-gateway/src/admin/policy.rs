@@ -111,8 +111,8 @@ impl Admin<'_> {
         let gate = edit.save()?;
         let why: String = done.chars().take(MAX_WHY).collect();
         match self.read_again(&gate, &why)? {
-            Some(_) => println!("{done}"),
-            None => println!("{done}; the gateway is not running and reads it at its start"),
+            Some(_) => outln!("{done}"),
+            None => outln!("{done}; the gateway is not running and reads it at its start"),
         }
         Ok(())
     }
@@ -156,13 +156,13 @@ pub(super) fn check_policy(file: &Path, json: bool) -> Result<(), String> {
     if json {
         show::json(&report_json(&report, report.is_sound()));
     } else {
-        print!("{}", show::report(&report));
+        out!("{}", show::report(&report));
     }
     let file = file.display();
     match &report.policy {
         Some(policy) if report.is_sound() => {
             if !json {
-                println!(
+                outln!(
                     "{file} is sound: groups {}, resources {}, rules {}, tests {}",
                     policy.groups().count(),
                     policy.resources().count(),

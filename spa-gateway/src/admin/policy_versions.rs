@@ -46,9 +46,9 @@ impl Admin<'_> {
         };
         print_or_json(args.json, &difference, |difference| {
             if difference.diff.is_empty() {
-                println!("{} says what is in force", file.display());
+                outln!("{} says what is in force", file.display());
             } else {
-                print!("{}", difference.diff);
+                out!("{}", difference.diff);
             }
             print_losses(&difference.losses, "would lose");
         });
@@ -99,7 +99,7 @@ impl Admin<'_> {
             ));
         }
         if in_force.is_ok_and(|in_force| in_force.text == text) && gate.found_just(text) {
-            println!("this policy is in force already; nothing was changed");
+            outln!("this policy is in force already; nothing was changed");
             return Ok(());
         }
         let losses: Vec<Loss> = self
@@ -110,9 +110,9 @@ impl Admin<'_> {
             .unwrap_or_default();
         gate.write_or_make(text, &self.config.process.user)?;
         if let Some(line) = self.read_again(&gate, why)? {
-            println!("{line}");
+            outln!("{line}");
         } else {
-            println!(
+            outln!(
                 "{file} is written; the gateway is not running and reads it at its start, which its log will say in place of a reason"
             );
         }
@@ -211,13 +211,13 @@ pub(super) fn difference(before: &str, after: &str, (from, to): (&str, &str)) ->
 
 pub(super) fn print_losses(losses: &[Loss], verb: &str) {
     if losses.is_empty() {
-        println!(
+        outln!(
             "no live session {} anything",
             if verb == "lost" { "lost" } else { "would lose" }
         );
         return;
     }
-    println!("sessions that {verb} something: {}", losses.len());
+    outln!("sessions that {verb} something: {}", losses.len());
     let rows: Vec<Vec<String>> = losses
         .iter()
         .map(|loss| {

@@ -1,6 +1,7 @@
 //! What each command of `spa-admin` does: the ones about people are in `people.rs`, about the policy in `policy.rs`.
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -53,8 +54,9 @@ pub fn run(cli: &Cli) -> Result<(), String> {
         return init::run(&cli.config, args);
     }
     if let Command::Completions { shell } = &cli.command {
-        let out = &mut std::io::stdout();
-        clap_complete::generate(*shell, &mut Cli::command(), "spa-admin", out);
+        let mut script = Vec::new();
+        clap_complete::generate(*shell, &mut Cli::command(), "spa-admin", &mut script);
+        out!("{}", String::from_utf8_lossy(&script));
         return Ok(());
     }
     if let Command::Uci(args) = &cli.command {
@@ -137,7 +139,7 @@ impl Admin<'_> {
     /// Asks for something whose answer is a line to print.
     pub(super) fn told(&self, request: &Request) -> Result<(), String> {
         let done: String = self.ask(request)?;
-        println!("{done}");
+        outln!("{done}");
         Ok(())
     }
     fn session(&self, command: &SessionCommand) -> Result<(), String> {
@@ -150,8 +152,8 @@ impl Admin<'_> {
             SessionCommand::Cut { what, json } => {
                 let cut: Cut = self.ask(&Request::Cut(selector(what)))?;
                 print_or_json(*json, &cut, |cut| match cut.sessions.len() {
-                    1 => println!("1 session cut in {:.1} ms", cut.took_ms),
-                    many => println!("{many} sessions cut in {:.1} ms", cut.took_ms),
+                    1 => outln!("1 session cut in {:.1} ms", cut.took_ms),
+                    many => outln!("{many} sessions cut in {:.1} ms", cut.took_ms),
                 });
                 Ok(())
             }
@@ -171,7 +173,7 @@ impl Admin<'_> {
             why: args.why.clone(),
         })?;
         print_or_json(args.json, &cut, |cut| {
-            println!(
+            outln!(
                 "{target} is locked; sessions ended: {}, in {:.1} ms",
                 cut.sessions.len(),
                 cut.took_ms
@@ -230,9 +232,10 @@ impl Admin<'_> {
                 self.audit_lines(args, after, limit)?
             };
             for (_, line) in &lines {
-                println!("{line}");
+                outln!("{line}");
             }
-            if !args.follow {
+            // Whoever read them has gone.
+            if !args.follow || std::io::stdout().flush().is_err() {
                 return Ok(());
             }
             after = lines.last().map(|(id, _)| *id).or(after).or(Some(0));

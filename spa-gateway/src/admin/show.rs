@@ -12,7 +12,7 @@ use crate::explain::Explanation;
 
 /// Prints a value as JSON on one line.
 pub fn json(value: &impl Serialize) {
-    println!(
+    outln!(
         "{}",
         serde_json::to_string(value).expect("listings are JSON")
     );
@@ -20,7 +20,7 @@ pub fn json(value: &impl Serialize) {
 
 /// Prints rows below their heads, each column as wide as it needs.
 pub fn table(heads: &[&str], rows: &[Vec<String>]) {
-    print!("{}", table_text(heads, rows));
+    out!("{}", table_text(heads, rows));
 }
 
 fn table_text(heads: &[&str], rows: &[Vec<String>]) -> String {
@@ -93,7 +93,7 @@ pub fn explanation(explanation: &Explanation, as_json: bool) {
     if as_json {
         json(explanation);
     } else {
-        print!("{}", explanation.text);
+        out!("{}", explanation.text);
     }
 }
 
@@ -304,7 +304,7 @@ pub fn status(status: &Status) {
 pub fn print_lines(lines: &[(&str, String)]) {
     let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, value) in lines {
-        println!("{name:width$}  {value}");
+        outln!("{name:width$}  {value}");
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Tunnel {
     socket: OwnedFd,
     child: Child,
     ended: Option<ExitStatus>,
-    /// It once left a request unanswered, so answers no longer match requests.
+    /// It once left a request unanswered or answered nonsense, so answers no longer match requests.
     silent: bool,
     /// What it answered beyond the answer that was waited for: a list comes many at a time.
     answers: VecDeque<Answer>,
@@ -251,7 +251,12 @@ impl Tunnel {
             Ok((0, _)) | Err(_) => Err(self.ended()),
             Ok((len, _)) => {
                 for bytes in bytes.get(..len).unwrap_or_default().chunks(ANSWER_LEN) {
-                    let answer = Answer::decode(bytes).ok_or(WireguardError::Message)?;
+                    let Some(answer) = Answer::decode(bytes) else {
+                        // From here on nobody knows which answer is to what.
+                        self.answers.clear();
+                        self.silent = true;
+                        return Err(WireguardError::Message);
+                    };
                     self.answers.push_back(answer);
                 }
                 Ok(())
