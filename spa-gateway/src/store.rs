@@ -36,7 +36,7 @@ use crate::files::{self, FileError, Wanted};
 use seal::{Place, Seal};
 
 /// The version of `schema.sql`; `migrate` says what to do to change it.
-const SCHEMA_VERSION: i64 = 5;
+const SCHEMA_VERSION: i64 = 6;
 const SCHEMA: &str = include_str!("store/schema.sql");
 /// Marks the file as ours: "SPA1".
 const APPLICATION_ID: i64 = 0x5350_4131;

@@ -1,8 +1,8 @@
 //! Closing, until it is confirmed: a session in the order door, flows, peer, conntrack (SPEC §11), or
 //! a single door or flow.
 //!
-//! Everything goes out at once, in order, so that one step that fails keeps nothing else open; what
-//! failed is tried again. Invariant: a closing leaves memory only when its last step is confirmed.
+//! Everything goes out at once, in order, so that one step that fails keeps nothing else open; of sessions that end together the
+//! doors and flows of all go before the first peer (`outbox`). What failed is tried again. Invariant: a closing leaves memory only when its last step is confirmed.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -36,7 +36,7 @@ pub const RETRY: Duration = Duration::from_millis(500);
 
 /// Names a closing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct ClosingId(u64);
+pub(crate) struct ClosingId(pub(crate) u64);
 
 /// A closing under way.
 #[derive(Debug)]

@@ -168,10 +168,11 @@ impl Gateway {
 
     /// Comes back to count, as long as there is a session and a reason.
     pub(crate) fn set_count(&mut self, now: Now) {
-        let Some(every) = self
-            .counts_every()
-            .filter(|_| !self.open_sessions().is_empty())
-        else {
+        let Some(every) = self.counts_every().filter(|_| {
+            self.sessions
+                .iter()
+                .any(|(_, session)| session.phase == Phase::Open)
+        }) else {
             return self.agenda.cancel(Timer::Count);
         };
         if !self.agenda.is_set(Timer::Count) {

@@ -47,6 +47,10 @@ pub(super) const STEPS: &[Step] = &[
             facts      TEXT NOT NULL
         ) STRICT, WITHOUT ROWID;",
     },
+    Step {
+        from: 5,
+        change: "CREATE INDEX resting_pair ON resting (tunnel4, tunnel6);",
+    },
 ];
 
 /// Brings a store of version `found` to version `to`. Gives whether there is a way; what is not changed stays usable by the
@@ -83,7 +87,11 @@ mod tests {
 
     /// What stores in the field were made with.
     const THREE: &str = include_str!("schemas/3.sql");
-    const OLD: &[(i64, &str)] = &[(3, THREE), (4, include_str!("schemas/4.sql"))];
+    const OLD: &[(i64, &str)] = &[
+        (3, THREE),
+        (4, include_str!("schemas/4.sql")),
+        (5, include_str!("schemas/5.sql")),
+    ];
 
     const NOTE: Step = Step {
         from: 3,

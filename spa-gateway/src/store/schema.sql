@@ -1,4 +1,4 @@
--- Version 3. Times are Unix milliseconds; sealed columns hold nonce, ciphertext and tag.
+-- Times are Unix milliseconds; sealed columns hold nonce, ciphertext and tag.
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
     value ANY NOT NULL
@@ -70,6 +70,8 @@ CREATE TABLE resting (
     tunnel6 TEXT,
     until   INTEGER NOT NULL
 ) STRICT;
+-- Every session that ends looks for the row of its pair.
+CREATE INDEX resting_pair ON resting (tunnel4, tunnel6);
 
 CREATE TABLE lock (
     target TEXT PRIMARY KEY, -- as `spa-admin lock` takes it

@@ -140,6 +140,11 @@ impl Fleet {
         Ok(knocks)
     }
 
+    /// Lets the first of them knock again: their sessions have ended.
+    pub fn rewind(&mut self) {
+        self.used = 0;
+    }
+
     fn knock(&self, member: usize, keys: &DerivedKeys) -> anyhow::Result<Knock> {
         let ask = Ask::Open(OpenAsk {
             minutes: 0,

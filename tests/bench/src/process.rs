@@ -118,6 +118,15 @@ pub fn gateway_time(gateway: &Gateway) -> anyhow::Result<Duration> {
         .sum()
 }
 
+/// Processor time of all its processes together.
+///
+/// # Errors
+/// When one of them is gone.
+pub fn all_time(gateway: &Gateway) -> anyhow::Result<Duration> {
+    let all = of_gateway(gateway).into_iter();
+    all.map(|(_, pid)| processor_time(pid)).sum()
+}
+
 /// Resident memory of daemon and enforcer together, bytes.
 ///
 /// # Errors

@@ -69,6 +69,12 @@ const LINES: &[Line] = &[
         "922 of 1,000 open after 75 s°",
     ],
     [
+        "10,000 sessions cut together (QUICK: 2,500) → nothing is open / the last peer is gone",
+        "",
+        "{cut-10000} / {cut-10000-confirmed} s",
+        "",
+    ],
+    [
         "`session cut` → last packet, p50 / p99",
         "5 ms",
         "{cut-to-last-packet-p50} / {cut-to-last-packet-p99} ms",

@@ -93,7 +93,7 @@ fn ours(seconds: usize) -> anyhow::Result<Ours> {
         .to_owned();
     let machine = machines.first().context("one was enrolled")?;
     machine.space().run(|| machine.knock(&["iperf"]))??;
-    let rates = iperf(&town, seconds)?;
+    let rates = both_ways(&town, seconds)?;
     machine.close()?;
     Ok(Ours {
         backend: format!("{backend} WireGuard at both ends"),
@@ -109,7 +109,7 @@ impl Other {
         silent.status().is_ok()
     }
 
-    /// Two processes of it, configured by `wg`, in a town of their own; what they carry, as [`iperf`] gives it.
+    /// Two processes of it, configured by `wg`, in a town of their own; what they carry, as [`both_ways`] gives it.
     fn rates(&self, seconds: usize) -> anyhow::Result<[f64; 2]> {
         let town = Town::build()?;
         let number = std::process::id();
@@ -158,7 +158,7 @@ impl Other {
         ))?;
         town.client.ip(&format!("address add 10.9.0.2/24 dev {here}\nlink set {here} mtu 1420 up\nroute add {SERVER}/32 dev {here}"))?;
         town.lan.ip("route replace 10.9.0.0/24 via 10.0.5.1")?;
-        iperf(&town, seconds)
+        both_ways(&town, seconds)
     }
 
     fn start(&self, town: &Town, space: &Namespace, interface: &str) -> anyhow::Result<Program> {
@@ -199,46 +199,59 @@ fn set(space: &Namespace, interface: &str, what: &[&str]) -> anyhow::Result<()> 
     space.output("wg", &args).map(drop)
 }
 
+/// Which way packets go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// From the client to the LAN.
+    Up,
+    /// And back.
+    Down,
+}
+
 /// Mbit/s from the client to the LAN, and back.
-pub fn iperf(town: &Town, seconds: usize) -> anyhow::Result<[f64; 2]> {
+fn both_ways(town: &Town, seconds: usize) -> anyhow::Result<[f64; 2]> {
+    Ok([
+        iperf(town, Direction::Up, seconds)?,
+        iperf(town, Direction::Down, seconds)?,
+    ])
+}
+
+/// Mbit/s through the tunnel of the town's client, after a second that does not count.
+pub fn iperf(town: &Town, direction: Direction, seconds: usize) -> anyhow::Result<f64> {
     let port = IPERF.to_string();
-    let mut rates = [0.0; 2];
-    for (rate, direction) in rates.iter_mut().zip([None, Some("-R")]) {
-        // A server for each: one that has just ended a test may still refuse the next.
-        let mut server = town.lan.command("iperf3");
-        server.args([
-            "--forceflush",
-            "-1",
-            "-s",
-            "-B",
-            &address(SERVER).to_string(),
-            "-p",
-            &port,
-        ]);
-        let mut server = Program::start(&town.logs, "iperf3", &mut server)?;
-        server.wait_for_words("Server listening", READY)?;
-        let mut client = town.client.command("iperf3");
-        client.args([
-            "-J",
-            "-c",
-            SERVER,
-            "-p",
-            &port,
-            "-O",
-            "1",
-            "-t",
-            &seconds.to_string(),
-        ]);
-        client.args(direction);
-        let said = client.output().context("running iperf3")?;
-        // It says what went wrong in its JSON, too.
-        let said: serde_json::Value = serde_json::from_slice(&said.stdout)
-            .with_context(|| format!("iperf3: {}", String::from_utf8_lossy(&said.stderr)))?;
-        if let Some(error) = said["error"].as_str() {
-            anyhow::bail!("iperf3: {error}");
-        }
-        let bits = &said["end"]["sum_received"]["bits_per_second"];
-        *rate = bits.as_f64().context("iperf3 says how much arrived")? / 1e6;
+    // A server for each: one that has just ended a test may still refuse the next.
+    let mut server = town.lan.command("iperf3");
+    server.args([
+        "--forceflush",
+        "-1",
+        "-s",
+        "-B",
+        &address(SERVER).to_string(),
+        "-p",
+        &port,
+    ]);
+    let mut server = Program::start(&town.logs, "iperf3", &mut server)?;
+    server.wait_for_words("Server listening", READY)?;
+    let mut client = town.client.command("iperf3");
+    client.args([
+        "-J",
+        "-c",
+        SERVER,
+        "-p",
+        &port,
+        "-O",
+        "1",
+        "-t",
+        &seconds.to_string(),
+    ]);
+    client.args((direction == Direction::Down).then_some("-R"));
+    let said = client.output().context("running iperf3")?;
+    // It says what went wrong in its JSON, too.
+    let said: serde_json::Value = serde_json::from_slice(&said.stdout)
+        .with_context(|| format!("iperf3: {}", String::from_utf8_lossy(&said.stderr)))?;
+    if let Some(error) = said["error"].as_str() {
+        anyhow::bail!("iperf3: {error}");
     }
-    Ok(rates)
+    let bits = &said["end"]["sum_received"]["bits_per_second"];
+    Ok(bits.as_f64().context("iperf3 says how much arrived")? / 1e6)
 }

@@ -155,6 +155,33 @@ fn a_session_that_could_not_be_recorded_as_over_is_recorded_later() {
 }
 
 #[test]
+fn of_sessions_that_end_together_all_are_shut_before_the_first_peer_goes() {
+    let mut ana = Device::of("ana", 1);
+    let mut bot = Device::of("bot", 2);
+    let mut rig = Rig::with(&[&ana, &bot]);
+    live(&mut rig, &mut ana, &["wiki"]);
+    live(&mut rig, &mut bot, &["wiki"]);
+    rig.did.clear();
+    let wiki = Selector::Resource(Name::parse("wiki").expect("a name"));
+    let cut = rig.gateway.cut_sessions(&wiki, rig.now).expect("cut");
+    assert_eq!(cut.len(), 2);
+    rig.run();
+    let at = |wanted| rig.did.iter().position(|did| *did == wanted);
+    let last = |wanted| rig.did.iter().rposition(|did| *did == wanted);
+    let first_peer = at(Did::RemovePeer).expect("removed");
+    assert!(last(Did::CloseDoor).is_some_and(|at| at < first_peer));
+    assert!(last(Did::CloseFlow).is_some_and(|at| at < first_peer));
+    assert_eq!(
+        rig.did
+            .iter()
+            .filter(|did| **did == Did::RemovePeer)
+            .count(),
+        2
+    );
+    assert!(rig.kernel.is_empty(rig.now));
+}
+
+#[test]
 fn a_cut_takes_what_its_selector_names_and_nothing_else() {
     let mut ana = Device::of("ana", 1);
     let mut bot = Device::of("bot", 2);
