@@ -53,8 +53,8 @@ pub struct Outcome {
 pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
     let lasts = pass.of(5, 15);
     let rates: &[usize] = match pass {
-        Pass::Quick => &[0, 10_000, 100_000],
-        Pass::Full => &[0, 1_000, 10_000, 50_000, 100_000, usize::MAX],
+        Pass::Quick => &[0, 10_000, 100_000, 0],
+        Pass::Full => &[0, 1_000, 10_000, 50_000, 100_000, usize::MAX, 0],
     };
     let town = Town::build()?;
     hush(&town.stranger)?;
@@ -62,18 +62,22 @@ pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
     let mut fleet = Fleet::enlist(&gateway, rates.len() * (lasts * 10 + 10), "1h")?;
     gateway.start()?;
     let notices = Notices::listen(&town.gateway)?;
-    let mut calm = Duration::ZERO;
+    // What the honest knocks cost by themselves, before and after.
+    let mut calm = Vec::new();
+    let mut floods = Vec::new();
     let junk = (0..KINDS).map(|_| random::<512>());
     let junk = Junk::Payloads(junk.collect::<anyhow::Result<_>>()?);
     let before = process::gateway_memory(&gateway)?;
     for rate in rates {
         let outcome = flood(&town, &gateway, &notices, &mut fleet, &junk, *rate, lasts)?;
-        if *rate == 0 {
-            // What the honest knocks cost by themselves.
-            calm = outcome.processor;
-            continue;
+        match *rate {
+            0 => calm.push(outcome.processor),
+            rate => floods.push((rate, outcome)),
         }
-        outcome.rows(*rate, calm, table);
+    }
+    let calm = Calm::of(&calm);
+    for (rate, outcome) in floods {
+        outcome.rows(rate, calm, table);
     }
     table.put(Row::new(
         "junk-memory",
@@ -111,9 +115,28 @@ fn without_tags(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What honest knocks cost while nobody floods.
+#[derive(Clone, Copy)]
+struct Calm {
+    processor: Duration,
+    /// By how much two such times differ from their middle: what junk costs is known no better.
+    spread: Duration,
+}
+
+impl Calm {
+    fn of(times: &[Duration]) -> Self {
+        let least = times.iter().min().copied().unwrap_or_default();
+        let most = times.iter().max().copied().unwrap_or_default();
+        Self {
+            processor: (least + most) / 2,
+            spread: (most - least) / 2,
+        }
+    }
+}
+
 impl Outcome {
     #[expect(clippy::cast_precision_loss, reason = "some millions")]
-    fn rows(&self, rate: usize, calm: Duration, table: &mut Table) {
+    fn rows(&self, rate: usize, calm: Calm, table: &mut Table) {
         let rate = match rate {
             usize::MAX => "full speed".to_owned(),
             rate => format!("{rate}/s"),
@@ -124,13 +147,14 @@ impl Outcome {
             Row::new(
                 &format!("junk-cost-{name}"),
                 &format!("junk at {rate}: processor per 100k packets"),
-                self.cost(calm),
+                self.cost(calm.processor),
                 "s",
             )
             .within(Budget::Most(0.02))
             .detail(format!(
-                "{pps:.0}/s sent, {} lost to the kernel's queue",
-                self.overrun
+                "{pps:.0}/s sent, {} lost to the kernel's queue; ± {:.3} s, by how much the honest knocks alone differ",
+                self.overrun,
+                calm.spread.as_secs_f64() * 1e5 / self.sent as f64
             )),
         );
         table.put(self.honest_row(&format!("junk-honest-{name}")));
