@@ -11,7 +11,7 @@ cargo=${CARGO:-cargo}
     exit 0
 }
 proto=(knock reply proof tlv keys primitives)
-core=(guard factors spent tags bucket policy/decide intake work knock_keys person queue marks pool)
+core=(guard factors spent tags bucket policy/decide intake work knock_keys person queue marks pool outbox peer)
 out=${MUTANTS_DIR:-$PWD/target/mutants}
 mkdir -p "$out/copy" "$out/said"
 export CARGO_TARGET_DIR=$out/target CARGO_PROFILE_DEV_DEBUG=0

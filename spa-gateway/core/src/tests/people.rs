@@ -124,6 +124,21 @@ fn the_secret_of_the_phone_is_not_handed_over_once_a_code_was_accepted() {
 }
 
 #[test]
+fn a_name_is_taken_from_the_moment_it_is_asked_for() {
+    let mut rig = Rig::with(&[]);
+    let add = |rig: &mut Rig| {
+        rig.gateway
+            .add_person(&name("ana"), PersonKind::Human, &mut rig.entropy)
+            .map(drop)
+    };
+    assert_eq!(add(&mut rig), Ok(()));
+    // The disk does not have it yet.
+    assert_eq!(add(&mut rig), Err(AdminRefusal::PersonExists(name("ana"))));
+    rig.run();
+    assert_eq!(rig.store.persons.len(), 1);
+}
+
+#[test]
 fn an_invite_that_is_not_on_disk_cannot_be_used() {
     let mut rig = Rig::with(&[]);
     rig.gateway
