@@ -1,4 +1,5 @@
-//! Standard output, which may have no reader any more (`| head`): what was done is done all the same.
+//! Standard output. A reader who has gone (`| head`) is no error: what was done is done all the same. A disk that takes no more is
+//! one, for what was to be read is lost.
 
 use std::fmt::Arguments;
 use std::io::{self, Write};
@@ -18,9 +19,19 @@ macro_rules! outln {
 }
 
 pub(crate) fn text(text: Arguments<'_>) {
-    let _ = write!(io::stdout(), "{text}");
+    heard(write!(io::stdout(), "{text}"));
 }
 
 pub(crate) fn line(text: Arguments<'_>) {
-    let _ = writeln!(io::stdout(), "{text}");
+    heard(writeln!(io::stdout(), "{text}"));
+}
+
+fn heard(said: io::Result<()>) {
+    match said.and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("standard output cannot be written: {error}; what was asked for is done");
+            std::process::exit(1);
+        }
+        Ok(()) | Err(_) => {}
+    }
 }

@@ -72,15 +72,23 @@ done
 
 # The time becomes right: a gateway that does not run is started, unless somebody stopped it.
 mkdir -p "$dir/etc/init.d"
-printf '#!/bin/sh\n[ "$1" != running ] || exit "$RUNNING"\necho "$@" >>%s\n' "$dir/ntp-did" >"$dir/etc/init.d/spa-gateway"
+printf '#!/bin/sh\ncase "$1" in running) exit "$RUNNING" ;; enabled) exit "${ENABLED:-0}" ;; esac\necho "$@" >>%s\n' "$dir/ntp-did" >"$dir/etc/init.d/spa-gateway"
 chmod +x "$dir/etc/init.d/spa-gateway"
 sed "s#/etc/init.d/spa-gateway#$dir&#g; s#/var/run#$dir#" "$openwrt/net/spa-gateway/files/spa-gateway.ntp" >"$dir/ntp"
-ntp() { : >"$dir/ntp-did"; env "$@" "$shell" "$dir/ntp" || fail "the hook of the time"; cat "$dir/ntp-did"; }
+ntp() { # did variable…
+    local did=$1
+    shift
+    : >"$dir/ntp-did"
+    env "$@" "$shell" "$dir/ntp" || fail "the hook of the time"
+    [ "$(cat "$dir/ntp-did")" = "$did" ] || fail "with $* the time does: $(cat "$dir/ntp-did")"
+}
 what=stop_service && run
-[ -z "$(ntp ACTION=stratum RUNNING=1)" ] || fail "the time starts what was stopped"
+ntp "" ACTION=stratum RUNNING=1
 what=start_service && run UCI_enabled=0
-[ "$(ntp ACTION=stratum RUNNING=1)" = start ] || fail "the time starts nothing"
-[ -z "$(ntp ACTION=stratum RUNNING=0)$(ntp ACTION=unsync RUNNING=1)" ] || fail "it is started though it runs, or the time is not right"
+ntp start ACTION=stratum RUNNING=1
+ntp "" ACTION=stratum RUNNING=0
+ntp "" ACTION=stratum RUNNING=1 ENABLED=1
+ntp "" ACTION=unsync RUNNING=1
 
 # Dark before there is a network, where the gateway is to run, and nowhere else.
 mkdir -p "$dir/etc/init.d"

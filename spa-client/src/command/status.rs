@@ -67,8 +67,11 @@ pub fn status(places: &Places, asked: &cli::Status) -> Result<(), Failure> {
         } else {
             ""
         };
-        out!("{clear}{text}");
-        if stdout().flush().is_err() {
+        // Whoever read it has gone.
+        if write!(stdout(), "{clear}{text}")
+            .and_then(|()| stdout().flush())
+            .is_err()
+        {
             return Ok(());
         }
         thread::sleep(WATCH);

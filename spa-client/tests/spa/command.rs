@@ -519,3 +519,30 @@ fn a_device_that_is_enrolled_nowhere_says_how_to_enrol() {
     assert_eq!(device.run(&["knock"]).status.code(), Some(2));
     assert_eq!(out(&device.run(&["list", "--json"])).trim(), "[]");
 }
+
+/// No condition but its end: a watch that did not notice would never end, and the harness says which test hangs.
+#[test]
+fn a_watch_ends_with_its_reader() {
+    let (gateway, device) = (FakeGateway::start(Ipv4Addr::LOCALHOST), Device::new());
+    assert!(device.enroll(&gateway).status.success());
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let watched = device.spa(&["status", "--watch"]).stdout(writer).output();
+    assert!(watched.expect("spa runs").status.success());
+}
+
+#[test]
+fn what_a_full_disk_does_not_take_is_an_error() {
+    let device = Device::new();
+    let full = fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .expect("it opens");
+    let ended = device.spa(&["completions", "bash"]).stdout(full).output();
+    let ended = ended.expect("spa runs");
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&ended.stderr).contains("No space left"),
+        "{ended:?}"
+    );
+}

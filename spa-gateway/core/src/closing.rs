@@ -343,7 +343,7 @@ impl Gateway {
             return;
         };
         let steps = core::mem::take(&mut closing.failed);
-        closing.awaited = steps.len();
+        closing.awaited = closing.awaited.saturating_add(steps.len());
         for step in steps {
             let effect = self.closing_effect(step, now);
             self.outbox.put(effect, Waiter::Closing(id, step));

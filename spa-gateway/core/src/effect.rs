@@ -21,7 +21,7 @@ pub struct Effect {
     pub kind: EffectKind,
 }
 
-/// Names an effect. They count up, so an order of ids is an order of effects.
+/// Names an effect. They count up as effects are asked for; the order to perform them in is the one they come out in.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct EffectId(pub(crate) u64);
 

@@ -53,7 +53,8 @@ impl Outbox {
                 self.afterwards.push_back(effect);
             }
             // Records are no orders, and who is told of his end is told while his peer is there.
-            (Waiter::Closing(..), _) | (_, EffectKind::Record(_) | EffectKind::Event { .. }) => {
+            (Waiter::Closing(..), _)
+            | (_, EffectKind::Record(_) | EffectKind::Event { .. } | EffectKind::Audit(_)) => {
                 self.ready.push_back(effect);
             }
             // Whatever else: a peer that is added now may have the key of one that is to be removed first.

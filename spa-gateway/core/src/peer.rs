@@ -141,7 +141,7 @@ impl Gateway {
             self.outbox
                 .put(EffectKind::Order(order), Waiter::Settling(id, door));
             if let Some(session) = self.sessions.of_mut(id) {
-                session.seen.settling = true;
+                session.seen.settling = session.door();
             }
         }
     }
@@ -151,9 +151,9 @@ impl Gateway {
         let Some(session) = self.sessions.of_mut(id) else {
             return;
         };
-        session.seen.settling = false;
+        let from = session.seen.settling.take();
         // Moved on meanwhile (ROAM, or ended): the door it waits at now is what counts.
-        let waits = matches!(session.doorway, Doorway::Waiting { .. });
+        let waits = matches!(session.doorway, Doorway::Waiting { door, .. } if Some(door) == from);
         if session.phase != Phase::Open || !waits || !opened {
             self.leave_doors(id, now);
             return self.give_up_late(id, now);
@@ -193,7 +193,7 @@ impl Gateway {
         let Some(session) = self.sessions.of_mut(id) else {
             return;
         };
-        let asked = session.seen.looking.is_some() || session.seen.settling;
+        let asked = session.seen.looking.is_some() || session.seen.settling.is_some();
         if asked && session.phase == Phase::Open {
             // Whoever works us was late: what the last look says is heard first. The kernel has shut the door meanwhile.
             return;
@@ -216,6 +216,7 @@ impl Gateway {
         let until = now.mono.after(self.settings.door);
         let order = self.hold_door(id, door, until, now)?;
         if let Some(session) = self.sessions.of_mut(id) {
+            session.seen.moved |= session.phase == Phase::Open;
             session.doorway = Doorway::Waiting { door, until };
         }
         self.agenda.set(Timer::Door(id), until);
@@ -275,13 +276,13 @@ impl Session {
         };
         let endpoint = state
             .endpoint
-            .filter(|_| !self.seen.settling && state.handshake_age_ms.is_some())?;
+            .filter(|_| self.seen.settling.is_none() && state.handshake_age_ms.is_some())?;
         let found = door_of(endpoint)?;
         let knocked_from =
             found.source == door.source && door.port.is_none_or(|port| found.port == Some(port));
         // The first handshake is proof enough of where the peer is; after a ROAM its endpoint is
         // still the old one until it has come.
-        (!self.seen.handshake || knocked_from).then_some(found)
+        (!(self.seen.handshake || self.seen.moved) || knocked_from).then_some(found)
     }
 }
 

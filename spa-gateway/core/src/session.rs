@@ -90,10 +90,12 @@ pub(crate) struct Seen {
     pub(crate) counted: LiteMap<Flow, Passed>,
     /// When some were last found to have gone through; `None` before the first count.
     pub(crate) active: Option<Moment>,
+    /// Its door moved since it was opened: an endpoint may be the one from before.
+    pub(crate) moved: bool,
     /// The look that is under way.
     pub(crate) looking: Option<EffectId>,
     /// The door is being narrowed to the endpoint.
-    pub(crate) settling: bool,
+    pub(crate) settling: Option<Door>,
 }
 
 impl Terms {

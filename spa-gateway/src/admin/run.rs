@@ -231,11 +231,11 @@ impl Admin<'_> {
             } else {
                 self.audit_lines(args, after, limit)?
             };
-            for (_, line) in &lines {
-                outln!("{line}");
-            }
-            // Whoever read them has gone.
-            if !args.follow || std::io::stdout().flush().is_err() {
+            let read = lines
+                .iter()
+                .try_for_each(|(_, line)| writeln!(std::io::stdout(), "{line}"));
+            // Whoever reads has gone, or these were all.
+            if read.is_err() || !args.follow {
                 return Ok(());
             }
             after = lines.last().map(|(id, _)| *id).or(after).or(Some(0));

@@ -117,11 +117,12 @@ mod tests {
             .expect("a version")
     }
 
-    /// Every column of every table, in no order.
+    /// Every column of every table, and every index.
     fn columns(db: &Connection) -> Vec<String> {
         let listing =
             "SELECT t.name || '.' || c.name || ' ' || c.type || ' ' || c.\"notnull\" || ' ' || c.pk
-             FROM sqlite_master t JOIN pragma_table_info(t.name) c ORDER BY 1";
+             FROM sqlite_master t JOIN pragma_table_info(t.name) c
+             UNION ALL SELECT sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL ORDER BY 1";
         let mut listing = db.prepare(listing).expect("prepared");
         let rows = listing.query_map((), |row| row.get(0)).expect("listed");
         rows.collect::<Result<_, _>>().expect("text")

@@ -213,6 +213,10 @@ impl Tunnel {
         if self.silent {
             return Err(WireguardError::TunnelSilent);
         }
+        // Whatever was asked for before has had its answers: this is one too many.
+        if !self.answers.is_empty() {
+            return Err(self.nonsense());
+        }
         let bytes = request.encode()?;
         // At most ON_THEIR_WAY are, so there is always room.
         match rustix::net::send(
@@ -252,10 +256,7 @@ impl Tunnel {
             Ok((len, _)) => {
                 for bytes in bytes.get(..len).unwrap_or_default().chunks(ANSWER_LEN) {
                     let Some(answer) = Answer::decode(bytes) else {
-                        // From here on nobody knows which answer is to what.
-                        self.answers.clear();
-                        self.silent = true;
-                        return Err(WireguardError::Message);
+                        return Err(self.nonsense());
                     };
                     self.answers.push_back(answer);
                 }
@@ -294,6 +295,13 @@ impl Tunnel {
                 },
             );
         }
+    }
+
+    /// The error for answers after which nobody knows which is to what.
+    fn nonsense(&mut self) -> WireguardError {
+        self.answers.clear();
+        self.silent = true;
+        WireguardError::Message
     }
 
     /// The error for a tunnel whose end of the pair is closed.
@@ -422,5 +430,63 @@ fn port_refused(port: u16, errno: i32) -> WireguardError {
             errno,
         }
         .into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tunnel whose process answers what the test says.
+    fn tunnel() -> (Tunnel, OwnedFd) {
+        let (socket, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .expect("a pair");
+        let tunnel = Tunnel {
+            name: "spa0".to_owned(),
+            socket,
+            child: Command::new("true").spawn().expect("true runs"),
+            ended: None,
+            silent: false,
+            answers: VecDeque::new(),
+        };
+        (tunnel, theirs)
+    }
+
+    fn say(socket: &OwnedFd, bytes: &[u8]) {
+        let sent = rustix::net::send(socket, bytes, SendFlags::empty());
+        assert_eq!(sent.expect("sent"), bytes.len());
+    }
+
+    #[test]
+    fn after_bytes_that_are_no_answer_nothing_is_believed() {
+        let (mut tunnel, theirs) = tunnel();
+        let mut bytes = Answer::Done.encode().to_vec();
+        bytes.extend([0xFF; ANSWER_LEN]);
+        say(&theirs, &bytes);
+        let asked = tunnel.remove_peer(&[1; KEY_LEN]);
+        assert!(matches!(asked, Err(WireguardError::Message)), "{asked:?}");
+        say(&theirs, &Answer::Done.encode());
+        let asked = tunnel.remove_peer(&[1; KEY_LEN]);
+        assert!(
+            matches!(asked, Err(WireguardError::TunnelSilent)),
+            "{asked:?}"
+        );
+    }
+
+    #[test]
+    fn an_answer_too_many_answers_nothing() {
+        let (mut tunnel, theirs) = tunnel();
+        let done = Answer::Done.encode();
+        say(&theirs, &[&done[..], &done[..]].concat());
+        assert!(tunnel.remove_peer(&[1; KEY_LEN]).is_ok());
+        for expected in ["Message", "TunnelSilent"] {
+            let asked = tunnel.remove_peer(&[1; KEY_LEN]);
+            assert!(format!("{asked:?}").contains(expected), "{asked:?}");
+        }
     }
 }

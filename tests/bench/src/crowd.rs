@@ -42,7 +42,7 @@ struct Lone {
 pub fn measure(pass: Pass, table: &mut Table) -> anyhow::Result<()> {
     let (sessions, rounds) = match pass {
         Pass::Quick => (SESSIONS / 4, 1),
-        Pass::Full => (SESSIONS, 5),
+        Pass::Full => (SESSIONS, 6),
     };
     let town = Town::build()?;
     hush(&town.stranger)?;

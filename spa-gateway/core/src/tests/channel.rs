@@ -481,3 +481,21 @@ fn without_a_channel_nobody_is_asked_to_report() {
     assert_eq!(ports(&rig), [5432, 8000]);
     assert!(rig.events.is_empty());
 }
+
+#[test]
+fn a_retry_beside_the_last_word_forgets_no_step() {
+    let mut bo = Device::of("bo", 7);
+    let mut rig = live(BASE, &mut bo, &["wiki"]);
+    rig.did.clear();
+    rig.refuses = |order| matches!(order, Order::CloseFlow { .. });
+    assert_eq!(rig.call(&bo, Call::Close), Ok(CallAnswer::Done));
+    rig.pass(LAST_ANSWER - Duration::from_millis(1));
+    rig.refuses = |order| matches!(order, Order::RemovePeer { .. });
+    rig.pass(Duration::from_millis(1));
+    assert_eq!(rig.kernel.peers.len(), 1);
+    assert_eq!(rig.audited(AuditKind::SessionEnded).len(), 0);
+    rig.refuses = |_| false;
+    rig.pass(RETRY);
+    assert!(rig.kernel.is_empty(rig.now), "{:?}", rig.did);
+    assert_eq!(rig.audited(AuditKind::SessionEnded).len(), 1);
+}

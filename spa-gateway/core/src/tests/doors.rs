@@ -261,3 +261,47 @@ fn a_shared_door_lasts_no_longer_than_its_last_holder_needs() {
     rig.ask(&mut bot, close).expect("closed");
     assert_eq!(rig.kernel.door_until(ana.door()), needed);
 }
+
+/// It shakes hands where it is, and nobody has looked yet.
+fn shake_unseen(rig: &mut Rig, device: &Device) {
+    let peer = rig.kernel.peers.get_mut(&device.wg_key).expect("a peer");
+    peer.endpoint = Some(device.source);
+    peer.handshake_age_ms = Some(0);
+    rig.kernel.shaken.insert(device.wg_key, rig.now.mono);
+}
+
+fn roam(rig: &mut Rig, device: &mut Device) {
+    device.source = "203.0.113.50:41000".parse().expect("an address");
+    let roam = Ask::Roam(device.session_id());
+    let told = rig.ask(device, roam);
+    assert!(matches!(told, Some(Outcome::Session(_))), "{told:?}");
+}
+
+#[test]
+fn a_roam_while_the_door_is_narrowed_keeps_the_new_door() {
+    let mut bot = Device::of("bot", 7);
+    let mut rig = Rig::with(&[&bot]);
+    rig.open(&mut bot, &["wiki"]).expect("granted");
+    shake_unseen(&mut rig, &bot);
+    // A look falls due, and in the same turn of the daemon the client's ROAM comes in.
+    let step = Duration::from_millis(26);
+    rig.now.wall = rig.now.wall.saturating_add(step);
+    rig.now.mono = rig.now.mono.after(step);
+    rig.gateway.handle_timeout(rig.now, &mut rig.entropy);
+    roam(&mut rig, &mut bot);
+    assert_eq!(rig.kernel.doors(rig.now), [bot.door()]);
+}
+
+#[test]
+fn a_roam_before_the_first_look_keeps_the_new_door() {
+    let mut bot = Device::of("bot", 7);
+    let mut rig = Rig::with(&[&bot]);
+    rig.open(&mut bot, &["wiki"]).expect("granted");
+    shake_unseen(&mut rig, &bot);
+    roam(&mut rig, &mut bot);
+    rig.pass(Duration::from_millis(100));
+    assert_eq!(rig.kernel.doors(rig.now), [bot.door()]);
+    assert!(rig.shake(&bot));
+    rig.pass_secs(60);
+    assert_eq!(rig.kernel.doors(rig.now), [bot.door()]);
+}

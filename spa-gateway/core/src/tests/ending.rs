@@ -382,3 +382,43 @@ fn a_tunnel_address_rests_for_ten_minutes_after_its_session() {
         first.tunnel4
     );
 }
+
+#[test]
+fn one_that_is_reduced_between_lets_no_peer_go_before() {
+    let mut ana = Device::of("ana", 1);
+    let mut bot = Device::of("bot", 2);
+    let mut bo = Device::of("bo", 3);
+    let mut rig = Rig::with(&[&ana, &bot, &bo]);
+    live(&mut rig, &mut ana, &["wiki"]);
+    live(&mut rig, &mut bot, &["wiki", "db"]);
+    live(&mut rig, &mut bo, &["wiki"]);
+    rig.did.clear();
+    let policy = Policy::parse(
+        r#"
+    [group]
+    eng = ["ana", "bot", "bo"]
+    [resource]
+    wiki = { to = "10.0.5.10", ports = ["443/tcp"] }
+    db   = { to = "10.0.6.0/28", ports = ["5432/tcp"] }
+    [[allow]]
+    name = "db"
+    who = ["bot"]
+    to = ["db"]
+    for = "2h"
+"#,
+    )
+    .expect("a policy");
+    rig.gateway.handle_policy(policy, None, rig.now);
+    rig.run();
+    let first_peer = rig
+        .did
+        .iter()
+        .position(|did| *did == Did::RemovePeer)
+        .expect("one");
+    let last_flow = rig
+        .did
+        .iter()
+        .rposition(|did| *did == Did::CloseFlow)
+        .expect("one");
+    assert!(last_flow < first_peer, "{:?}", rig.did);
+}
