@@ -6,7 +6,7 @@ use spa_order::{Door, Order};
 use spa_proto::{Ask, Outcome};
 
 use super::rig::{Device, Rig};
-use crate::{AuditKind, EffectFailure, EffectKind, Now, PeerState, SessionState};
+use crate::{AuditKind, EffectFailure, EffectKind, LOOK_WHILE_LIVE, Now, PeerState, SessionState};
 
 #[test]
 fn a_door_without_a_handshake_closes_and_its_session_is_withdrawn() {
@@ -304,4 +304,54 @@ fn a_roam_before_the_first_look_keeps_the_new_door() {
     assert!(rig.shake(&bot));
     rig.pass_secs(60);
     assert_eq!(rig.kernel.doors(rig.now), [bot.door()]);
+}
+
+#[test]
+fn an_endpoint_that_never_shook_hands_is_nobodys() {
+    let mut bot = Device::of("bot", 7);
+    let mut rig = Rig::with(&[&bot]);
+    rig.open(&mut bot, &["wiki"]).expect("granted");
+    let peer = rig.kernel.peers.get_mut(&bot.wg_key).expect("a peer");
+    peer.endpoint = Some(bot.source);
+    rig.pass(Duration::from_secs(9));
+    assert_eq!(rig.audited(AuditKind::SessionLive).len(), 0);
+    rig.pass(Duration::from_secs(1));
+    assert!(rig.kernel.is_empty(rig.now));
+}
+
+#[test]
+fn after_a_roam_to_another_port_the_old_one_is_the_old_place() {
+    let mut bot = Device::of("bot", 7);
+    let mut rig = Rig::with(&[&bot]);
+    rig.open(&mut bot, &["wiki"]).expect("granted");
+    assert!(rig.shake(&bot));
+    bot.source.set_port(bot.source.port() + 1);
+    let told = {
+        let roam = Ask::Roam(bot.session_id());
+        rig.ask(&mut bot, roam)
+    };
+    assert!(matches!(told, Some(Outcome::Session(_))), "{told:?}");
+    rig.pass(Duration::from_secs(1));
+    assert_eq!(rig.kernel.doors(rig.now), [bot.door()]);
+}
+
+#[test]
+fn a_session_that_lives_is_looked_at_seldom() {
+    let mut bot = Device::of("bot", 7);
+    let mut rig = Rig::with(&[&bot]);
+    rig.open(&mut bot, &["wiki"]).expect("granted");
+    assert!(rig.shake(&bot));
+    let end = rig.now.mono.after(LOOK_WHILE_LIVE * 4);
+    let mut looks = 0;
+    while let Some(due) = rig.gateway.poll_timeout().filter(|due| *due <= end) {
+        let step = due.since(rig.now.mono);
+        rig.now.wall = rig.now.wall.saturating_add(step);
+        rig.now.mono = due.max(rig.now.mono);
+        rig.gateway.handle_timeout(rig.now, &mut rig.entropy);
+        while let Some(effect) = rig.gateway.poll_effect() {
+            looks += usize::from(matches!(effect.kind, EffectKind::Observe { .. }));
+            rig.perform(effect);
+        }
+    }
+    assert_eq!(looks, 4);
 }
