@@ -32,7 +32,7 @@ pub(crate) enum Waiter {
 ///
 /// Where many sessions end together, the doors and flows of all are closed before the peer of the first is removed: from then on
 /// nothing passes, and removing ten thousand peers takes seconds. Invariant: what is put out after a closing, and is no closing
-/// itself (but a record, or word to a session), stays behind all of it.
+/// itself (nor a record, a line of the audit, a word to a session), stays behind all of it.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     given: u64,
@@ -52,7 +52,7 @@ impl Outbox {
             (Waiter::Closing(_, CloseStep::Peer(_) | CloseStep::Forget(_)), _) => {
                 self.afterwards.push_back(effect);
             }
-            // Records are no orders, and who is told of his end is told while his peer is there.
+            // Records and lines are no orders, and who is told of his end is told while his peer is there.
             (Waiter::Closing(..), _)
             | (_, EffectKind::Record(_) | EffectKind::Event { .. } | EffectKind::Audit(_)) => {
                 self.ready.push_back(effect);
