@@ -94,7 +94,7 @@ pub(crate) struct Seen {
     pub(crate) moved: bool,
     /// The look that is under way.
     pub(crate) looking: Option<EffectId>,
-    /// The door is being narrowed to the endpoint.
+    /// While the door is being narrowed to the endpoint: the one that waited when that was ordered.
     pub(crate) settling: Option<Door>,
 }
 

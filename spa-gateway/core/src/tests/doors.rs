@@ -6,7 +6,7 @@ use spa_order::{Door, Order};
 use spa_proto::{Ask, Outcome};
 
 use super::rig::{Device, Rig};
-use crate::{AuditKind, EffectFailure, EffectKind, LOOK_WHILE_LIVE, Now, PeerState, SessionState};
+use crate::{AuditKind, EffectFailure, EffectKind, LOOK_WHILE_LIVE, PeerState, SessionState};
 
 #[test]
 fn a_door_without_a_handshake_closes_and_its_session_is_withdrawn() {
@@ -34,10 +34,7 @@ fn what_a_late_look_says_is_heard_before_a_door_is_given_up() {
     peer.handshake_age_ms = Some(0);
     // Whoever works the gateway was busy until after the end.
     let late = Duration::from_millis(200);
-    rig.now = Now {
-        wall: rig.now.wall.saturating_add(late),
-        mono: rig.now.mono.after(late),
-    };
+    rig.go_to(rig.now.mono.after(late));
     rig.pass(Duration::from_millis(100));
     assert_eq!(
         rig.gateway.sessions().next().map(|session| session.state),
@@ -64,9 +61,7 @@ fn a_door_that_is_over_rests_until_its_last_look_is_answered() {
         let mut rings = 0;
         let hung = rig.now.mono.after(Duration::from_secs(5));
         while let Some(due) = rig.gateway.poll_timeout().filter(|due| *due <= hung) {
-            let step = due.since(rig.now.mono);
-            rig.now.wall = rig.now.wall.saturating_add(step);
-            rig.now.mono = due.max(rig.now.mono);
+            rig.go_to(due.max(rig.now.mono));
             rig.gateway.handle_timeout(rig.now, &mut rig.entropy);
             while let Some(effect) = rig.gateway.poll_effect() {
                 assert!(matches!(effect.kind, EffectKind::Observe { .. }));
@@ -284,9 +279,7 @@ fn a_roam_while_the_door_is_narrowed_keeps_the_new_door() {
     rig.open(&mut bot, &["wiki"]).expect("granted");
     shake_unseen(&mut rig, &bot);
     // A look falls due, and in the same turn of the daemon the client's ROAM comes in.
-    let step = Duration::from_millis(26);
-    rig.now.wall = rig.now.wall.saturating_add(step);
-    rig.now.mono = rig.now.mono.after(step);
+    rig.go_to(rig.now.mono.after(Duration::from_millis(26)));
     rig.gateway.handle_timeout(rig.now, &mut rig.entropy);
     roam(&mut rig, &mut bot);
     assert_eq!(rig.kernel.doors(rig.now), [bot.door()]);
@@ -344,9 +337,7 @@ fn a_session_that_lives_is_looked_at_seldom() {
     let end = rig.now.mono.after(LOOK_WHILE_LIVE * 4);
     let mut looks = 0;
     while let Some(due) = rig.gateway.poll_timeout().filter(|due| *due <= end) {
-        let step = due.since(rig.now.mono);
-        rig.now.wall = rig.now.wall.saturating_add(step);
-        rig.now.mono = due.max(rig.now.mono);
+        rig.go_to(due.max(rig.now.mono));
         rig.gateway.handle_timeout(rig.now, &mut rig.entropy);
         while let Some(effect) = rig.gateway.poll_effect() {
             looks += usize::from(matches!(effect.kind, EffectKind::Observe { .. }));

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use spa_order::Order;
 
-use super::rig::{Device, Did, Rig};
+use super::rig::{Device, Did, POLICY, Rig};
 use crate::policy::Policy;
 use crate::{
     AdminRefusal, AuditKind, DeviceRef, LOOK_WHILE_LIVE, Name, REST, RETRY, Selector, SessionState,
@@ -393,21 +393,12 @@ fn one_that_is_reduced_between_lets_no_peer_go_before() {
     live(&mut rig, &mut bot, &["wiki", "db"]);
     live(&mut rig, &mut bo, &["wiki"]);
     rig.did.clear();
-    let policy = Policy::parse(
-        r#"
-    [group]
-    eng = ["ana", "bot", "bo"]
-    [resource]
-    wiki = { to = "10.0.5.10", ports = ["443/tcp"] }
-    db   = { to = "10.0.6.0/28", ports = ["5432/tcp"] }
-    [[allow]]
-    name = "db"
-    who = ["bot"]
-    to = ["db"]
-    for = "2h"
-"#,
-    )
-    .expect("a policy");
+    let nobody_reads = POLICY.replacen("\"group:eng\"", "\"bot\"", 1).replacen(
+        "to = [\"wiki\"]",
+        "to = [\"db\"]",
+        1,
+    );
+    let policy = Policy::parse(&nobody_reads).expect("a policy");
     rig.gateway.handle_policy(policy, None, rig.now);
     rig.run();
     let first_peer = rig

@@ -258,3 +258,14 @@ fn the_floor_moves_up() {
     let snapshot = after(vec![Change::FloorSet { floor: at(7_777) }]);
     assert_eq!(snapshot.floor, at(7_777));
 }
+
+#[test]
+fn a_pair_of_addresses_is_found_without_going_through_all() {
+    let db = rusqlite::Connection::open_in_memory().expect("opened");
+    db.execute_batch(super::super::SCHEMA).expect("made");
+    let plan = format!("EXPLAIN QUERY PLAN {}", super::super::apply::FORGET_PAIR);
+    let plan: String = db
+        .query_row(&plan, ["", ""], |row| row.get("detail"))
+        .expect("a plan");
+    assert!(plan.contains("USING INDEX resting_pair"), "{plan}");
+}
