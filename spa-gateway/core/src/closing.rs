@@ -2,7 +2,8 @@
 //! a single door or flow.
 //!
 //! Everything goes out at once, in order, so that one step that fails keeps nothing else open; of sessions that end together the
-//! doors and flows of all go before the first peer (`outbox`). What failed is tried again. Invariant: a closing leaves memory only when its last step is confirmed.
+//! doors and flows of all go before the first peer (`outbox`). What failed is tried again. Invariant: a closing leaves memory
+//! only when its last step is confirmed.
 
 use alloc::string::String;
 use alloc::vec::Vec;

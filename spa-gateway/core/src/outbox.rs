@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_that_comes_stays_behind_the_one_of_its_key_that_goes() {
+    fn what_opens_stays_behind_all_that_closes() {
         let key = [7; 32];
         let door = Door {
             source: [192, 0, 2, 1].into(),
